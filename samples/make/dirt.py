@@ -4,11 +4,11 @@ import json
 import random
 from collections import defaultdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from documents import Document, grams, json_line
 
-# how many lines of each kind of dirt are shipped
+# how many lines of each kind of dirt are shipped; of malformed lines, one a kind
 QUOTAS = {
     "near_duplicate": 40,
     "exact_duplicate": 24,
@@ -22,6 +22,15 @@ LABELS = ("dirt", "of", "how", "bench", "bench_id")
 OVERLAP_GRAM = 13  # words or CJK characters, the shortest overlap that a decontamination stage looks for
 
 
+class Candidate(NamedTuple):
+    """A dirty line that may be shipped: its number in the source file, its bytes, what is wrong with it."""
+
+    number: int
+    line: bytes
+    label: dict[str, Any]
+    lang: str
+
+
 def choose_dirt(
     dirty_path: Path, malformed_path: Path, sample_ids: set[str], bench_files: tuple[str, ...], seed: int
 ) -> list[tuple[bytes, dict[str, Any]]]:
@@ -31,37 +40,30 @@ def choose_dirt(
     shipped. One malformed line of each way of being malformed is kept byte for byte.
     """
     malformed = {entry["line"]: entry["how"] for entry in json.loads(malformed_path.read_bytes())["lines"]}
-    by_dirt: dict[str, list[tuple[int, bytes, Document | None]]] = defaultdict(list)
+    by_dirt: dict[str, list[Candidate]] = defaultdict(list)
     for number, raw in enumerate(dirty_path.read_bytes().split(b"\n"), start=1):
-        if not raw:
-            continue
         if number in malformed:
-            by_dirt[f"malformed: {malformed[number]}"].append((number, raw + b"\n", None))
-            continue
-        document: Document = json.loads(raw)
-        dirt = document["dirt"]
-        if dirt.endswith("duplicate") and document["of"] not in sample_ids:
-            continue
-        if dirt == "contaminated" and document["bench"] not in bench_files:
-            continue
-        by_dirt[dirt].append((number, raw, document))
+            how = malformed[number]
+            by_dirt[f"malformed, {how}"].append(Candidate(number, raw + b"\n", {"dirt": "malformed", "how": how}, ""))
+        elif raw:
+            document: Document = json.loads(raw)
+            label = {key: document[key] for key in LABELS if key in document}
+            if label["dirt"].endswith("duplicate") and label["of"] not in sample_ids:
+                continue
+            if label["dirt"] == "contaminated" and label["bench"] not in bench_files:
+                continue
+            line = json_line(without_labels(document, number))
+            by_dirt[label["dirt"]].append(Candidate(number, line, label, document.get("lang", "")))
 
     rng = random.Random(seed)
-    chosen: list[tuple[int, bytes, dict[str, Any]]] = []
+    chosen: list[Candidate] = []
     for dirt, candidates in sorted(by_dirt.items()):
-        quota = QUOTAS.get(dirt, 1)
-        if dirt == "contaminated":  # the Chinese ones are spread over six sets: they come first, or some are lost
-            candidates.sort(key=lambda c: (c[2]["lang"] != "zh", rng.random()) if c[2] else (True, 0.0))
+        if dirt == "contaminated":  # few Chinese ones for six sets: they come first, or a set has none
+            candidates.sort(key=lambda c: (c.lang != "zh", rng.random()))
         else:
             rng.shuffle(candidates)
-        for number, raw, document in candidates[:quota]:
-            if document is None:
-                kind, how = dirt.split(": ")
-                chosen.append((number, raw, {"dirt": kind, "how": how}))
-            else:
-                label = {key: document[key] for key in LABELS if key in document}
-                chosen.append((number, json_line(without_labels(document, number)), label))
-    return [(line, label) for _, line, label in sorted(chosen, key=lambda c: c[0])]
+        chosen += candidates[: QUOTAS.get(dirt, 1)]
+    return [(c.line, c.label) for c in sorted(chosen, key=lambda c: c.number)]
 
 
 def without_labels(document: Document, number: int) -> Document:
