@@ -1,0 +1,23 @@
+import { defineConfig } from 'vitest/config'
+
+const unitPackages = '{contracts,workflows,activities,workers,cli}'
+/** Tests that start servers, workers and jobs: one file at a time, and a limit that only a hang reaches. */
+const wholeSystem = { fileParallelism: false, testTimeout: 900_000, hookTimeout: 900_000, teardownTimeout: 60_000 }
+
+export default defineConfig({
+  test: {
+    projects: [
+      {
+        test: {
+          name: 'unit',
+          include: [`${unitPackages}/src/**/*.test.ts`, 'infra/**/*.test.mjs'],
+          setupFiles: ['test/setup/fail-on-console.ts'],
+          testTimeout: 20_000,
+        },
+      },
+      { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...wholeSystem } },
+      { test: { name: 'browser', include: ['test/browser/**/*.test.ts'], ...wholeSystem } },
+      { test: { name: 'kill', include: ['test/kill/**/*.test.ts'], ...wholeSystem } },
+    ],
+  },
+})
