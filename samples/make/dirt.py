@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from documents import Document, grams, json_line
+from retention import PROTECTED_ELSEWHERE
 
 # how many lines of each kind of dirt are shipped; of malformed lines, one a kind
 QUOTAS = {
@@ -42,6 +43,8 @@ def choose_dirt(
     malformed = {entry["line"]: entry["how"] for entry in json.loads(malformed_path.read_bytes())["lines"]}
     by_dirt: dict[str, list[Candidate]] = defaultdict(list)
     for number, raw in enumerate(dirty_path.read_bytes().split(b"\n"), start=1):
+        if any(source.encode() in raw for source in PROTECTED_ELSEWHERE):
+            continue
         if number in malformed:
             how = malformed[number]
             by_dirt[f"malformed, {how}"].append(Candidate(number, raw + b"\n", {"dirt": "malformed", "how": how}, ""))
