@@ -1,0 +1,101 @@
+import { mkdtempSync, readdirSync, rmSync, existsSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { provideTemporal } from '../temporal/provide.mjs'
+import { buildBundles } from './bundles.mjs'
+import { provideChromium } from './chromium.mjs'
+import { countPytest, countVitest, sum } from './count-tests.mjs'
+import { home } from './home.mjs'
+import { checkNode } from './interpreters.mjs'
+import { SetupError, say } from './progress.mjs'
+import { installPython, provideUv } from './python-environment.mjs'
+import { runCommand } from './run-command.mjs'
+import { installWorkspace } from './workspace.mjs'
+
+const bin = (name) => join(home, 'node_modules', '.bin', name)
+const reports = mkdtempSync(join(tmpdir(), 'cpt-test-'))
+const results = []
+
+/** Runs a step whatever came before, so that one run shows everything that is wrong. */
+const step = async (name, work) => {
+  say(`\n── ${name}`)
+  const start = performance.now()
+  let counts
+  try {
+    counts = await work()
+  } catch (error) {
+    say(error instanceof SetupError ? `✗ ${error.message}\n  ${error.fix}` : String(error.stack))
+    counts = { passed: 0, failed: 1, skipped: 0 }
+  }
+  results.push({ name, ...counts, seconds: (performance.now() - start) / 1000 })
+}
+
+const check = (name, program, args, cwd = home) =>
+  step(name, async () => ({ passed: 0, failed: (await runCommand(program, args, { cwd })).code === 0 ? 0 : 1, skipped: 0 }))
+
+const vitest = (project, env = {}) =>
+  step(`vitest ${project}`, async () => {
+    const file = join(reports, `${project}.json`)
+    const args = ['run', '--project', project, '--passWithNoTests', '--reporter=default', '--reporter=json', `--outputFile.json=${file}`]
+    const { code } = await runCommand(bin('vitest'), args, { env })
+    return countVitest(file, code)
+  })
+
+const hasTests = (folder) => existsSync(join(home, folder)) && readdirSync(join(home, folder)).some((name) => name.endsWith('.test.ts'))
+
+/** Begins now, is waited for later; a failure is reported by the step that needs it. */
+const inBackground = (work) => {
+  const promise = work()
+  promise.catch(() => undefined)
+  return promise
+}
+
+const ready = (name, promise) => step(name, async () => (await promise, { passed: 0, failed: 0, skipped: 0 }))
+
+const runAll = async () => {
+  checkNode()
+  await installWorkspace()
+  const python = inBackground(installPython)
+  const temporal = inBackground(provideTemporal)
+  const browser = inBackground(provideChromium)
+
+  await check('eslint', bin('eslint'), ['.'])
+  await check('types (TypeScript)', bin('turbo'), ['run', 'typecheck', '--filter=!@cpt/ml', '--ui=stream'])
+  await ready('Python environment', python)
+  const ml = join(home, 'ml')
+  const { path: uv } = await provideUv()
+  const inMl = (...args) => ['run', '--frozen', ...args]
+  await check('ruff', uv, inMl('ruff', 'check', '.'), ml)
+  await check('ruff format', uv, inMl('ruff', 'format', '--check', '.'), ml)
+  await check('pyright', uv, inMl('pyright'), ml)
+  await step('pytest', async () => {
+    const file = join(reports, 'pytest.xml')
+    const { code } = await runCommand(uv, inMl('pytest', `--junitxml=${file}`), { cwd: ml })
+    return countPytest(file, code)
+  })
+  await vitest('unit')
+  await ready('bundles', buildBundles())
+  await ready('Temporal CLI', temporal)
+  if (hasTests('test/e2e')) await vitest('e2e')
+  if (hasTests('test/kill')) await vitest('kill')
+  if (hasTests('test/browser')) {
+    await ready('browser', browser)
+    await vitest('browser', { CPT_CHROMIUM: await browser.catch(() => '') })
+  }
+}
+
+try {
+  await runAll()
+} catch (error) {
+  say(error instanceof SetupError ? `✗ ${error.message}\n  ${error.fix}` : String(error.stack))
+  results.push({ name: 'set-up', passed: 0, failed: 1, skipped: 0, seconds: 0 })
+} finally {
+  rmSync(reports, { recursive: true, force: true })
+}
+
+say('')
+for (const r of results) say(`${r.failed + r.skipped === 0 ? '✓' : '✗'} ${r.name.padEnd(22)} ${String(r.passed).padStart(5)} passed ${String(r.failed).padStart(3)} failed ${String(r.skipped).padStart(3)} skipped ${r.seconds.toFixed(0).padStart(5)} s`)
+const total = sum(results)
+// a skipped test proves nothing, so it does not pass either
+process.exitCode = total.failed + total.skipped === 0 && total.passed > 0 ? 0 : 1
+process.stdout.write(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped\n`)
