@@ -1,0 +1,229 @@
+import { z } from 'zod'
+import { FilterRules } from './filter.ts'
+import { FieldMapping } from './ingest.ts'
+import { Placement } from './job.ts'
+import { Mixture, ReweightSettings } from './mixture.ts'
+import { OptimizerSettings, Schedule } from './train.ts'
+import { TaxonomyName } from './topics.ts'
+import { Count, Kind, Language, LearningRate, Name, Ratio, Seed, Tokens } from './units.ts'
+
+/** A file or folder under a root of the worker's configuration, e.g. samples:corpus/en.jsonl.zst. */
+export const InputPath = z.string().max(600).regex(/^[a-z][a-z0-9-]{0,30}:(?!\/)(?!.*(?:^|[:/])\.\.(?:\/|$))[^\0\\]+$/, 'expected <root>:<relative path> without .., e.g. samples:corpus/en.jsonl.zst')
+
+const SourceSpec = z.strictObject({
+  name: Name,
+  path: InputPath,
+  language: Language.optional(),
+  kind: Kind.optional(),
+  license: z.string().max(200).optional(),
+  use: z.enum(['train', 'validate']).default('train'),
+  fields: FieldMapping.partial().optional(),
+})
+
+const CorpusSpec = z.strictObject({
+  sources: z.array(SourceSpec).min(1).max(1000),
+  maxQuarantineRatio: Ratio,
+  filter: FilterRules.partial(),
+  dedup: z.strictObject({ ngram: z.int().min(1).max(50), numPermutations: z.int().min(16).max(1024), jaccard: Ratio }).partial(),
+  decontaminate: z.strictObject({ ngram: z.int().min(2).max(100), ignoreGramsOver: Count, maxHitRatio: Ratio }).partial(),
+  topics: z.strictObject({ kinds: z.array(Kind), minProbability: Ratio, taxonomies: z.record(Language, TaxonomyName) }),
+  holdOut: z.strictObject({ targetSeNats: z.number().positive(), pairedSdNats: z.number().positive(), maxShare: Ratio, minDocs: z.int().min(1), maxDocChars: z.int().min(100) }).partial(),
+  scoring: z.strictObject({ windowTokens: z.int().min(8), maxTokensPerDoc: z.int().min(8), minTokens: z.int().min(2) }),
+})
+
+const SynthesisSpec = z.strictObject({
+  numDocs: z.int().min(0).max(10_000_000),
+  languages: z.array(Language).min(1),
+  families: z.array(z.enum(['arithmetic', 'units', 'programs'])).min(1),
+  wrongAnswerShare: Ratio,
+})
+
+/** One stage of the plan: `rounds` rounds that share `tokens`; a round's mixture never changes while it runs. */
+export const PlanStage = z.strictObject({
+  name: Name,
+  rounds: z.int().min(1).max(1000),
+  tokens: Tokens.min(1),
+  order: z.enum(['perplexity', 'random']),
+  curriculumLanguages: z.array(Language).nullable().default(null),
+  mixture: Mixture,
+  reweight: z.boolean().default(false),
+})
+export type PlanStage = z.infer<typeof PlanStage>
+
+const TrainingSpec = z.strictObject({
+  sequenceTokens: z.int().min(8),
+  globalBatchTokens: z.int().min(8),
+  schedule: Schedule.shape.shape,
+  peakLr: LearningRate,
+  minLr: z.number().nonnegative().max(1),
+  warmupTokens: Tokens,
+  decayTokens: Tokens,
+  optimizer: OptimizerSettings.partial(),
+  optimizerBetweenRounds: z.enum(['keep', 'reset']),
+  optimizerBetweenStages: z.enum(['keep', 'reset']),
+  dtype: z.enum(['float32', 'bfloat16']),
+})
+
+const BenchmarkSpec = z.strictObject({
+  name: Name,
+  path: InputPath,
+  kind: z.enum(['mcq', 'generate', 'solution']),
+  shots: z.int().min(0).max(64),
+  limit: z.int().min(1).nullable().default(null),
+  maxGeneratedTokens: z.int().min(1).max(4096).default(64),
+})
+
+const EvaluationSpec = z.strictObject({
+  windowTokens: z.int().min(8),
+  maxTokensPerDoc: z.int().min(8),
+  benchmarks: z.array(BenchmarkSpec).max(100),
+})
+
+/**
+ * The gate. Retention: the paired rise of loss on retained text must be shown to stay within `retentionToleranceNats`
+ * (nats per token); benchmarks: non-inferiority within `benchmarkMargin`; both at `z` standard errors. Between the two
+ * bounds the gate is undecided and a person decides.
+ */
+export const GateSpec = z.strictObject({
+  retentionToleranceNats: z.number().min(0),
+  minGainNats: z.number().min(0),
+  benchmarkMargin: z.number().min(0),
+  z: z.number().min(0).max(10),
+})
+export type GateSpec = z.infer<typeof GateSpec>
+
+const PlacementSpec = z.strictObject({ data: Placement.partial(), scoring: Placement.partial(), train: Placement.partial(), evaluate: Placement.partial() })
+
+/** A complete run: what `resolveInput` returns and the workflow carries out. Presets fill what the input leaves out. */
+export const CptRunSpec = z
+  .strictObject({
+    name: Name,
+    description: z.string().max(2000),
+    owner: z.string().max(100),
+    seed: Seed,
+    targetLanguage: Language,
+    base: z.strictObject({ model: InputPath, license: z.string().max(100) }),
+    corpus: CorpusSpec,
+    synthesis: SynthesisSpec,
+    plan: z.array(PlanStage).min(1).max(20),
+    training: TrainingSpec,
+    reweight: ReweightSettings,
+    evaluation: EvaluationSpec,
+    gate: GateSpec,
+    placement: PlacementSpec,
+  })
+  .superRefine((spec, ctx) => {
+    const bad = (path: (string | number)[], message: string) => ctx.addIssue({ code: 'custom', path, message })
+    if (spec.training.globalBatchTokens % spec.training.sequenceTokens !== 0)
+      bad(['training', 'globalBatchTokens'], `expected a multiple of training.sequenceTokens (${spec.training.sequenceTokens}), got ${spec.training.globalBatchTokens}`)
+    spec.plan.forEach((s, i) => {
+      if (s.tokens < s.rounds * spec.training.globalBatchTokens) bad(['plan', i, 'tokens'], `expected at least one global batch (${spec.training.globalBatchTokens} tokens) a round`)
+      if ((s.mixture.languages['synthetic'] ?? 0) > 0 && spec.synthesis.numDocs === 0) bad(['synthesis', 'numDocs'], `expected synthetic documents: plan[${i}] gives them a share`)
+    })
+    for (const [what, list] of [['corpus.sources', spec.corpus.sources], ['plan', spec.plan], ['evaluation.benchmarks', spec.evaluation.benchmarks]] as const) {
+      const names = list.map((x) => x.name)
+      names.forEach((n, i) => {
+        if (names.indexOf(n) !== i) bad([...what.split('.'), i, 'name'], `expected different names, got ${n} twice`)
+      })
+    }
+  })
+export type CptRunSpec = z.infer<typeof CptRunSpec>
+
+/**
+ * What a person gives from the UI, the CLI or a schedule: any part of a run, over a preset. With nothing at all the
+ * quickstart preset runs. Lists replace the preset's, objects are merged key by key; `mixture` replaces whole.
+ */
+export const CptRunInput = z.strictObject({
+  preset: z.enum(['quickstart']).optional(),
+  name: Name.optional(),
+  description: z.string().max(2000).optional(),
+  owner: z.string().max(100).optional(),
+  seed: Seed.optional(),
+  targetLanguage: Language.optional(),
+  base: z.strictObject({ model: InputPath, license: z.string().max(100) }).partial().optional(),
+  corpus: CorpusSpec.partial().optional(),
+  synthesis: SynthesisSpec.partial().optional(),
+  plan: z.array(PlanStage).min(1).max(20).optional(),
+  training: TrainingSpec.partial().optional(),
+  reweight: ReweightSettings.partial().optional(),
+  evaluation: EvaluationSpec.partial().optional(),
+  gate: GateSpec.partial().optional(),
+  placement: PlacementSpec.partial().optional(),
+})
+export type CptRunInput = z.input<typeof CptRunInput>
+
+/** What the run page and `cpt status` show, and the `progress` query returns. */
+export interface StageLine {
+  key: string
+  stage: string
+  state: 'running' | 'done' | 'reused' | 'skipped' | 'parked' | 'failed'
+  fingerprint: string
+  startedAtMs: number
+  seconds: number
+  jobSeconds: number
+  attempts: number
+  note: string
+}
+export interface Parked {
+  stage: string
+  park: number
+  type: string
+  message: string
+  cause: string
+  suggest: string
+  actions: ('retry' | 'skip' | 'abort')[]
+  logTail: string[]
+  sinceMs: number
+}
+export interface Decision {
+  stage: string
+  park: number
+  action: 'retry' | 'skip' | 'abort'
+  patch: unknown
+  reason: string
+  by: string
+  atMs: number
+}
+export interface RunProgress {
+  status: 'running' | 'parked' | 'paused' | 'done' | 'failed'
+  current: string
+  stages: StageLine[]
+  parked: Parked[]
+  decisions: Decision[]
+  recoveries: number
+  live: LiveProgress | null
+}
+/** Sent by a long stage's activity to its workflow, rarely (it is history), so that the page tells step, loss and ETA. */
+export interface LiveProgress {
+  key: string
+  phase: string
+  done: number
+  total: number
+  step: number | null
+  tokens: number | null
+  loss: number | null
+  tokensPerSecond: number | null
+  etaSeconds: number | null
+  attempts: number
+}
+
+/** Argument of the update `resolveFailure`; `stage` and `park` guard against a stale or repeated press. */
+export const ResolveFailure = z.strictObject({
+  stage: z.string().min(1).max(200),
+  park: z.int().min(1),
+  action: z.enum(['retry', 'skip', 'abort']),
+  patch: z.strictObject({ request: z.record(z.string(), z.unknown()).optional(), placement: Placement.partial().optional() }).optional(),
+  reason: z.string().max(2000).default(''),
+  by: z.string().max(100).default('unknown'),
+})
+export type ResolveFailure = z.input<typeof ResolveFailure>
+
+/** The result of a run: small, with the way to everything else. */
+export const CptRunResult = z.object({
+  verdict: z.enum(['pass', 'fail', 'undecided']),
+  model: z.string().nullable(),
+  report: z.string(),
+  tokens: Tokens,
+  change: z.array(z.object({ group: z.string(), nllBefore: z.number(), nllAfter: z.number(), deltaNll: z.number(), seNll: z.number() })),
+})
+export type CptRunResult = z.infer<typeof CptRunResult>

@@ -1,0 +1,22 @@
+/** Task queue of workflows and light activities, and the queue of activities that watch jobs. */
+export const controlQueue = 'cpt'
+export const jobsQueue = 'cpt-jobs'
+export const defaultNamespace = 'cpt'
+
+/** Workflow id of a run started from the CLI; ids typed in the UI are free text. */
+export const runWorkflowId = (name: string): string => `cpt/${name}`
+
+/** Search attributes of every workflow of ours; SQL visibility stores allow ten keywords and three of each other kind. */
+export const searchAttributes = {
+  CptKind: 'Keyword',
+  CptStage: 'Keyword',
+  CptStatus: 'Keyword',
+  CptModel: 'Keyword',
+  CptBackend: 'Keyword',
+  CptOwner: 'Keyword',
+  CptStep: 'Int',
+  CptRecoveries: 'Int',
+  CptLoss: 'Double',
+  CptAlmr: 'Double',
+  CptLr: 'Double',
+} as const

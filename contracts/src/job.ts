@@ -1,0 +1,78 @@
+import { z } from 'zod'
+import { Count, Seconds, Sha256, Tokens } from './units.ts'
+
+/**
+ * Where and with what a stage runs. Never part of a fingerprint: people with other machines share results.
+ * `runner` and `pool` are names from the worker's configuration.
+ */
+export const Placement = z.strictObject({
+  runner: z.enum(['local']).default('local'),
+  threads: z.int().min(1).max(1024).default(1),
+  shardsPerJob: z.int().min(1).default(1_000_000),
+  batchTokens: z.int().min(64).default(16_384),
+  checkpointEverySteps: z.int().min(1).optional(),
+  timeLimitSeconds: z.int().min(1).default(86_400),
+  noProgressSeconds: z.int().min(1).default(900),
+})
+export type Placement = z.infer<typeof Placement>
+export type PlacementInput = z.input<typeof Placement>
+
+/** One unit of a map stage: row-aligned inputs of one shard, committed under its own fingerprint. */
+export const JobUnit = z.strictObject({ index: Count, fingerprint: Sha256, inputs: z.record(z.string(), z.unknown()) })
+export type JobUnit = z.infer<typeof JobUnit>
+
+/** `request.json` of a job: the whole interface of `python -m cpt_ml <stage> --request R --result S`. */
+export const JobRequest = z.strictObject({
+  format: z.literal('cpt-job/1'),
+  stage: z.string(),
+  version: z.int().min(1),
+  fingerprint: Sha256,
+  range: Count,
+  attempt: z.int().min(1),
+  token: z.string(),
+  roots: z.record(z.string(), z.string()),
+  request: z.unknown(),
+  units: z.array(JobUnit).nullable(),
+  parents: z.array(Sha256),
+  placement: Placement,
+  leaseSeconds: z.number().positive(),
+})
+export type JobRequest = z.infer<typeof JobRequest>
+
+/** `beat.json`: what a running job says of itself; replaced atomically, at most a few times a second. */
+export const Beat = z.object({
+  phase: z.string(),
+  done: z.number(),
+  total: z.number(),
+  unit: z.string(),
+  step: Count.optional(),
+  tokens: Tokens.optional(),
+  loss: z.number().optional(),
+  tokensPerSecond: z.number().optional(),
+  lastCommitTokens: Tokens.optional(),
+  seq: Count,
+})
+export type Beat = z.infer<typeof Beat>
+
+/** How a job ended. Exit codes are only the fallback for a job that could not write its end record. */
+export const EndClass = z.enum(['done', 'bad-data', 'again', 'bad-request', 'do-not-restart', 'superseded', 'diverged', 'stopped', 'orphaned', 'failed', 'killed', 'vanished'])
+export type EndClass = z.infer<typeof EndClass>
+
+/** `end.json`, created only if absent: by the job, or for a dead job by the runner that proved it gone. */
+export const EndRecord = z.strictObject({
+  format: z.literal('cpt-end/1'),
+  endClass: EndClass,
+  type: z.string(),
+  message: z.string(),
+  exitCode: z.int().nullable(),
+  signal: z.string().nullable(),
+  progressTokens: Tokens,
+  logTail: z.array(z.string()),
+  wallSeconds: Seconds,
+})
+export type EndRecord = z.infer<typeof EndRecord>
+
+/** Exit codes of a job, used where no end record exists. */
+export const exitClass: Readonly<Record<number, EndClass>> = {
+  0: 'done', 65: 'bad-data', 75: 'again', 78: 'bad-request', 93: 'do-not-restart', 94: 'superseded', 95: 'diverged',
+}

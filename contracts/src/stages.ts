@@ -1,0 +1,38 @@
+import { classifyTopics, trainTopicClassifier } from './topics.ts'
+import { compareBenchmark, evaluateBenchmark } from './evaluate-benchmark.ts'
+import { comparePerplexity, evaluatePerplexity } from './evaluate-perplexity.ts'
+import { countStrata } from './count-strata.ts'
+import { decontaminate } from './decontaminate.ts'
+import { dedup } from './dedup.ts'
+import { exportModel } from './export-model.ts'
+import { filter } from './filter.ts'
+import { holdOut } from './hold-out.ts'
+import { ingest } from './ingest.ts'
+import { sampleMixture } from './sample-mixture.ts'
+import { scorePpl } from './score-ppl.ts'
+import { synthesizeQa } from './synthesize-qa.ts'
+import { tokenize } from './tokenize.ts'
+import { train } from './train.ts'
+
+/** Every stage that runs as a job, by activity name. */
+export const stages = {
+  ingest,
+  filter,
+  dedup,
+  decontaminate,
+  trainTopicClassifier,
+  classifyTopics,
+  holdOut,
+  tokenize,
+  scorePpl,
+  countStrata,
+  synthesizeQa,
+  sampleMixture,
+  train,
+  evaluatePerplexity,
+  comparePerplexity,
+  evaluateBenchmark,
+  compareBenchmark,
+  exportModel,
+} as const
+export type StageKey = keyof typeof stages

@@ -1,0 +1,64 @@
+import { z } from 'zod'
+import { ArtifactRef } from './artifact.ts'
+import { PerplexityMeasurement, ValidationSettings } from './evaluate-perplexity.ts'
+import { stage } from './stage.ts'
+import { Count, LearningRate, Ratio, Seed, Steps, Tokens } from './units.ts'
+
+/** Learning rate by tokens, continuous over rounds: this phase covers [startTokens, startTokens + budget) of totalTokens. */
+export const Schedule = z.strictObject({
+  shape: z.enum(['constant', 'cosine', 'warmup-stable-decay']),
+  peakLr: LearningRate,
+  minLr: z.number().nonnegative().max(1),
+  warmupTokens: Tokens,
+  decayTokens: Tokens,
+  totalTokens: Tokens.min(1),
+  startTokens: Tokens,
+})
+export type Schedule = z.infer<typeof Schedule>
+
+/** AdamW; `clipNorm` is the limit of the global gradient norm. */
+export const OptimizerSettings = z.strictObject({
+  beta1: Ratio.default(0.9),
+  beta2: Ratio.default(0.95),
+  epsilon: z.number().positive().default(1e-8),
+  weightDecay: z.number().nonnegative().default(0.1),
+  clipNorm: z.number().positive().default(1),
+})
+
+/** Where a phase starts: a Hugging Face folder (fresh optimizer), or the `checkpoint/` folder of an earlier phase. */
+export const TrainStart = z.discriminatedUnion('kind', [
+  z.strictObject({ kind: z.literal('model'), model: ArtifactRef }),
+  z.strictObject({ kind: z.literal('checkpoint'), checkpoint: ArtifactRef, optimizer: z.enum(['keep', 'reset']) }),
+])
+
+/**
+ * One phase of training over one immutable plan. Loss = sum over targets ÷ number of targets of the global batch. The
+ * checkpoint interval and thread count are placement: same meaning, on record in the checkpoints' numerics fingerprint.
+ */
+export const TrainRequest = z.strictObject({
+  start: TrainStart,
+  plan: ArtifactRef,
+  tokenizer: ArtifactRef,
+  tokenBudget: Tokens.min(1),
+  sequenceTokens: z.int().min(8),
+  globalBatchTokens: z.int().min(8),
+  schedule: Schedule,
+  optimizer: OptimizerSettings.default(OptimizerSettings.parse({})),
+  dtype: z.enum(['float32', 'bfloat16']).default('float32'),
+  seed: Seed.default(42),
+  validation: ValidationSettings,
+})
+/** `curve`: JSON Lines {step, tokens, loss, lr, gradNorm}; `restarts`: where a job had to take up an earlier one's work. */
+export const TrainResult = z.object({
+  model: ArtifactRef,
+  checkpoint: ArtifactRef,
+  curve: ArtifactRef,
+  tokens: Tokens,
+  steps: Steps,
+  finalLoss: z.number(),
+  weightsSha256: z.string(),
+  restarts: z.array(z.object({ attempt: Count, step: Steps, tokens: Tokens })),
+  tokensPerSecond: z.number(),
+  measurement: PerplexityMeasurement,
+})
+export const train = stage({ name: 'train', version: 1, shape: { kind: 'whole' }, request: TrainRequest, result: TrainResult })
