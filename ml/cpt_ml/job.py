@@ -1,0 +1,282 @@
+"""One job: parse the request, prove the attempt is ours, run the stage, commit, write the end record.
+
+`python -m cpt_ml <stage> --request request.json --result result.json` is the whole interface. Beside request.json
+live `started.json` (created only if absent: the attempt's first act), `beat.json`, `lease` (a counter that whoever
+watches the job raises), `stop` (present: save and leave) and `end.json`, each described in contracts/src/job.ts.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib
+import json
+import math
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cpt_ml.errors import BadRequest, JobFailure, Orphaned, Stopped, Superseded
+from cpt_ml.store import Attempt, Json, Store, put_if_absent, replace_file
+
+BEAT_SECONDS = 0.5
+LEASE_POLL_SECONDS = 1.0
+SIGTERM_GRACE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One unit of a map stage: its own fingerprint, and row-aligned inputs (manifest entries, or the item itself)."""
+
+    index: int
+    fingerprint: str
+    inputs: Json
+
+
+class Job:
+    """What a stage's code sees of the job around it."""
+
+    def __init__(self, folder: Path, spec: Json) -> None:
+        self.folder = folder
+        self.spec = spec
+        self.stage: str = spec["stage"]
+        self.request: Json = spec["request"]
+        self.placement: Json = spec["placement"]
+        self.fingerprint: str = spec["fingerprint"]
+        self.token: str = spec["token"]
+        self.store = Store(spec["roots"])
+        self.threads: int = spec["placement"]["threads"]
+        self.progress_tokens = 0
+        self._beat: Json = {"phase": "starting", "done": 0, "total": 0, "unit": "", "seq": 0}
+        self._last_beat = -math.inf
+        self._stop_reason: str | None = None
+        self._started = time.monotonic()
+
+    # --- what stages call ---
+
+    @property
+    def units(self) -> list[Unit]:
+        """The units of this range that are not committed yet."""
+        return [Unit(u["index"], u["fingerprint"], u["inputs"]) for u in self.spec["units"] or []]
+
+    def beat(self, phase: str, done: float = 0, total: float = 0, unit: str = "", **more: Any) -> None:
+        """Says where the job is; at most every BEAT_SECONDS reaches the disk. Raises Stopped or Orphaned when told to leave."""
+        self._beat = {**self._beat, "phase": phase, "done": done, "total": total, "unit": unit, **more}
+        now = time.monotonic()
+        if now - self._last_beat >= BEAT_SECONDS or phase != self._beat.get("written"):
+            self._last_beat = now
+            self._beat["seq"] += 1
+            self._beat["written"] = phase
+            replace_file(self.folder / "beat.json", json.dumps(_finite(self._beat)).encode())
+        self.check_stop()
+
+    def check_stop(self) -> None:
+        """Raises Stopped or Orphaned when the job should leave. Stages with something to save look at `stopping` first."""
+        if self._stop_reason == "orphaned":
+            raise Orphaned(f"{self.stage}: nobody renewed the lease for {self.spec['leaseSeconds']} s")
+        if self._stop_reason:
+            raise Stopped(f"{self.stage}: told to stop ({self._stop_reason})")
+
+    @property
+    def stopping(self) -> str | None:
+        """Why the job should save and leave, or None."""
+        return self._stop_reason
+
+    def attempt(self, fingerprint: str | None = None) -> Attempt:
+        """The attempt's own folder for the files of a fingerprint (the job's own, or a unit's)."""
+        return Attempt(self.store, fingerprint or self.fingerprint, self.token)
+
+    def commit(self, attempt: Attempt, result: Json) -> Json:
+        """Publishes an attempt's files with their result; the record is created only if absent and the winner is returned."""
+        self.fence()
+        record = {
+            "format": "cpt-commit/1",
+            "fingerprint": attempt.fingerprint,
+            "stage": self.stage,
+            "version": self.spec["version"],
+            "request": self.request,
+            "files": attempt.files(),
+            "result": _strict(result),
+            "parents": self.spec["parents"],
+            "attempt": self.token,
+            "wallSeconds": round(time.monotonic() - self._started, 3),
+            "committedAt": datetime.datetime.now(datetime.UTC).isoformat(),
+        }
+        path = self.store.root / "commits" / attempt.fingerprint[:2] / f"{attempt.fingerprint}.json"
+        if not put_if_absent(path, json.dumps(record, ensure_ascii=False, allow_nan=False).encode()):
+            record = self.store.record(attempt.fingerprint)
+        self.log("committed", fingerprint=attempt.fingerprint, files=len(record["files"]))
+        return record
+
+    def fence(self) -> None:
+        """Raises Superseded if a newer attempt of this range is claimed: a stale attempt publishes nothing."""
+        newer = (
+            self.store.root / "claims" / self.fingerprint[:2] / self.fingerprint / str(self.spec["range"])
+        ) / f"{self.spec['attempt'] + 1}.json"
+        if newer.exists():
+            raise Superseded(
+                f"{self.stage}: attempt {self.spec['attempt'] + 1} exists, this one is {self.spec['attempt']}"
+            )
+
+    def map_units(self, work: Callable[[Unit, Attempt], Json]) -> None:
+        """Runs `work` on each unit and commits it; `work` returns {outputs: {kind: [shard, ...]}, counts}."""
+        units = self.units
+        for i, unit in enumerate(units):
+            self.beat(self.stage, i, len(units), f"shard {unit.index}")
+            attempt = self.attempt(unit.fingerprint)
+            self.commit(attempt, work(unit, attempt))
+        self.beat(self.stage, len(units), len(units))
+
+    def log(self, event: str, **fields: Any) -> None:
+        """One JSON line on stderr, which the runner keeps; never document text."""
+        line = {"t": datetime.datetime.now(datetime.UTC).isoformat(), "stage": self.stage, "event": event, **fields}
+        print(json.dumps(_finite(line), ensure_ascii=False), file=sys.stderr, flush=True)
+
+    # --- around the stage ---
+
+    def claim_start(self) -> None:
+        """The first act: creates started.json, so that an attempt that was submitted twice runs once."""
+        me = {
+            "pid": os.getpid(),
+            "startTicks": process_start_ticks(os.getpid()),
+            "bootId": boot_id(),
+            "host": os.uname().nodename,
+        }
+        if not put_if_absent(self.folder / "started.json", json.dumps(me).encode()):
+            raise Superseded(f"{self.stage}: attempt {self.spec['attempt']} was started already")
+
+    def watch(self) -> None:
+        """Signals set the stop reason; a thread measures how long the lease has stood still on this job's own clock."""
+
+        def on_signal(number: int, _frame: object) -> None:
+            if self._stop_reason is None:
+                self._stop_reason = signal.Signals(number).name
+            signal.setitimer(signal.ITIMER_REAL, SIGTERM_GRACE_SECONDS)
+
+        signal.signal(signal.SIGTERM, on_signal)
+        signal.signal(signal.SIGUSR2, on_signal)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        threading.Thread(target=self._watch_lease, name="lease", daemon=True).start()
+
+    def _watch_lease(self) -> None:
+        lease, stop = self.folder / "lease", self.folder / "stop"
+        seen, since = self._read(lease), time.monotonic()
+        while True:
+            time.sleep(LEASE_POLL_SECONDS)
+            if stop.exists() and self._stop_reason is None:
+                self._stop_reason = "asked"
+            now = self._read(lease)
+            if now != seen:
+                seen, since = now, time.monotonic()
+            elif time.monotonic() - since > self.spec["leaseSeconds"] and self._stop_reason is None:
+                self._stop_reason = "orphaned"
+
+    @staticmethod
+    def _read(path: Path) -> bytes:
+        try:
+            return path.read_bytes()
+        except OSError:
+            return b""
+
+    def end(self, end_class: str, type: str, message: str, exit_code: int) -> None:
+        """Writes the end record, only if absent."""
+        record = {
+            "format": "cpt-end/1",
+            "endClass": end_class,
+            "type": type,
+            "message": message[:4000],
+            "exitCode": exit_code,
+            "signal": None,
+            "progressTokens": self.progress_tokens,
+            "logTail": [],
+            "wallSeconds": round(time.monotonic() - self._started, 3),
+        }
+        put_if_absent(self.folder / "end.json", json.dumps(record, ensure_ascii=False).encode())
+
+
+def run(stage: str, request_path: Path, result_path: Path) -> int:
+    """Runs one job to its end record and returns the exit code."""
+    spec = json.loads(request_path.read_bytes())
+    if spec.get("format") != "cpt-job/1" or spec.get("stage") != stage:
+        print(f"cpt_ml: {request_path} is not a cpt-job/1 request of stage {stage}", file=sys.stderr)
+        return BadRequest.exit_code
+    job = Job(request_path.parent, spec)
+    try:
+        job.claim_start()
+    except Superseded as e:
+        print(f"cpt_ml: {e}", file=sys.stderr)
+        return e.exit_code
+    job.watch()
+    code, end = 1, ("failed", "JobEnded", "the stage did not return")
+    try:
+        set_threads(job.threads)
+        module = importlib.import_module(f"cpt_ml.{stage.replace('-', '_')}")
+        result = module.run(job)
+        if spec["units"] is None:
+            result = job.store.record(job.fingerprint)["result"]
+        replace_file(result_path, json.dumps(result or {}, ensure_ascii=False).encode())
+        code, end = 0, ("done", "Done", "")
+    except JobFailure as e:
+        code, end = e.exit_code, (e.end_class, e.type, str(e))
+        job.log("ended", type=e.type, message=str(e))
+    except MemoryError:
+        code, end = 1, ("failed", "OutOfMemory", f"{stage}: out of memory")
+        traceback.print_exc()
+    except OSError as e:
+        traceback.print_exc()
+        code, end = 1, ("failed", "DiskFull" if e.errno in (28, 122) else "JobEnded", f"{stage}: {e}")
+    except Exception as e:
+        traceback.print_exc()
+        code, end = 1, ("failed", "JobEnded", f"{stage}: {e.__class__.__name__}: {e}")
+    job.end(*end, code)
+    return code
+
+
+def set_threads(threads: int) -> None:
+    """Thread pools of libraries imported from here on; torch and pyarrow are set by the modules that import them."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
+        os.environ[name] = str(threads)
+
+
+def process_start_ticks(pid: int) -> str:
+    """Field 22 of /proc/<pid>/stat: with the boot id it tells a process from a later one with the same number."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except OSError:
+        return ""
+
+
+def boot_id() -> str:
+    """Identity of this boot of the machine; empty where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_finite(v) for v in value]
+    return value
+
+
+def _strict(value: Any) -> Any:
+    """The value itself; raises ValueError on NaN or infinity, which JSON cannot carry."""
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+def chunks(total: int, size: int) -> Iterator[range]:
+    """Consecutive ranges of at most `size` that cover `total`."""
+    for start in range(0, total, size):
+        yield range(start, min(start + size, total))
