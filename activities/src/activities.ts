@@ -1,0 +1,40 @@
+import type { Activities, ControlActivities, StageActivities } from '@cpt/contracts/activities'
+import { stages } from '@cpt/contracts/stages'
+import type { Deps } from './deps.ts'
+import { ensureStopped } from './ensure-stopped.ts'
+import { recordDecision } from './record-decision.ts'
+import { writeReport } from './report/write-report.ts'
+import { resolveInput } from './resolve-input.ts'
+import { runStage } from './run-stage.ts'
+
+/** Every stage's activity, under the stage's name: the same function, told apart by the contract. */
+export const createStageActivities = (deps: Deps): StageActivities => ({
+  ingest: runStage(deps, stages.ingest),
+  filter: runStage(deps, stages.filter),
+  dedup: runStage(deps, stages.dedup),
+  decontaminate: runStage(deps, stages.decontaminate),
+  trainTopicClassifier: runStage(deps, stages.trainTopicClassifier),
+  classifyTopics: runStage(deps, stages.classifyTopics),
+  holdOut: runStage(deps, stages.holdOut),
+  tokenize: runStage(deps, stages.tokenize),
+  scorePpl: runStage(deps, stages.scorePpl),
+  countStrata: runStage(deps, stages.countStrata),
+  synthesizeQa: runStage(deps, stages.synthesizeQa),
+  sampleMixture: runStage(deps, stages.sampleMixture),
+  train: runStage(deps, stages.train),
+  evaluatePerplexity: runStage(deps, stages.evaluatePerplexity),
+  comparePerplexity: runStage(deps, stages.comparePerplexity),
+  evaluateBenchmark: runStage(deps, stages.evaluateBenchmark),
+  compareBenchmark: runStage(deps, stages.compareBenchmark),
+  exportModel: runStage(deps, stages.exportModel),
+})
+
+/** Light activities that no slot of a jobs worker should wait for. */
+export const createControlActivities = (deps: Deps): ControlActivities => ({
+  resolveInput: resolveInput(deps),
+  recordDecision: recordDecision(deps),
+  ensureStopped: ensureStopped(deps),
+  writeReport: writeReport(deps),
+})
+
+export const createActivities = (deps: Deps): Activities => ({ ...createStageActivities(deps), ...createControlActivities(deps) })

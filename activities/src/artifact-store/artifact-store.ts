@@ -1,0 +1,27 @@
+import type { ArtifactRef, CommitRecord, Manifest } from '@cpt/contracts/artifact'
+
+/**
+ * Where results live. Readers trust commit records alone; a record is created only if absent, and the loser of a race
+ * reads the winner. One case suite (artifact-store.cases.ts) holds for every implementation.
+ */
+export interface ArtifactStore {
+  /** Creates `key` with `data`, whole and durable, or returns false when it exists. */
+  putIfAbsent(key: string, data: Uint8Array): Promise<boolean>
+  /** The bytes at `key`, or null. */
+  get(key: string): Promise<Uint8Array | null>
+  /** Keys that start with `prefix`, sorted. */
+  list(prefix: string): Promise<string[]>
+  /** Size of the data at `path`, or null where there are none. */
+  size(path: string): Promise<number | null>
+  /** Removes one key; a missing key is no error. */
+  remove(key: string): Promise<void>
+  /** The commit record of a fingerprint, or null. */
+  record(fingerprint: string): Promise<CommitRecord | null>
+  /** Commits `record` unless it is there already; returns the record that holds. */
+  commit(record: CommitRecord): Promise<CommitRecord>
+  /** The bytes a reference names, digest checked. Throws StoreCorrupt. */
+  read(ref: ArtifactRef): Promise<Uint8Array>
+  manifest(ref: ArtifactRef): Promise<Manifest>
+  /** Writes a file of an attempt and returns its entry for the commit record. */
+  write(fingerprint: string, attempt: string, name: string, data: Uint8Array): Promise<CommitRecord['files'][number]>
+}

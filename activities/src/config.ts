@@ -1,0 +1,93 @@
+import { availableParallelism } from 'node:os'
+import { dirname, join, resolve } from 'node:path'
+import { existsSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import { controlQueue, defaultNamespace, jobsQueue } from '@cpt/contracts/ids'
+import { z } from 'zod'
+
+/** Everything a process of ours takes from its environment. Names in workflow input are looked up here. */
+export interface Config {
+  /** The checkout: where ml/ and samples/ are. */
+  home: string
+  /** Databases, logs, reports and, by default, the store. */
+  stateDir: string
+  /** Named roots that inputs and references may point under; `store` is where results are committed. */
+  roots: Record<string, string>
+  reportsDir: string
+  /** Address under which report pages are served, when they are. */
+  reportsUrl: string | null
+  python: string
+  /** The whole environment of a job; secrets of the worker stay with the worker. */
+  jobEnv: Record<string, string>
+  temporal: { address: string; namespace: string; uiUrl: string | null; apiKey: string | null; tls: { certFile: string; keyFile: string } | null }
+  queues: { control: string; jobs: string }
+  /** How many jobs this worker watches at once. */
+  slots: number
+  /** How long a job lives without its watcher. */
+  leaseSeconds: number
+  logLevel: string
+}
+
+const Roots = z.record(z.string().regex(/^[a-z][a-z0-9-]{0,30}$/), z.string())
+
+/** Finds the checkout from the running file, whether bundled or not. */
+export const findHome = (from: string = fileURLToPath(import.meta.url)): string => {
+  for (let dir = dirname(from); dir !== dirname(dir); dir = dirname(dir)) if (existsSync(join(dir, 'pnpm-workspace.yaml'))) return dir
+  throw new Error(`cpt: no pnpm-workspace.yaml above ${from}; run cpt from its checkout or set CPT_HOME`)
+}
+
+/** Reads the configuration; throws with the variable's name when a value is unusable. */
+export const loadConfig = (env: Record<string, string | undefined> = process.env): Config => {
+  const home = resolve(env['CPT_HOME'] ?? findHome())
+  const stateDir = resolve(env['CPT_STATE'] ?? join(home, '.cpt'))
+  const extra = env['CPT_ROOTS'] === undefined ? {} : parseRoots(env['CPT_ROOTS'])
+  const cert = env['TEMPORAL_TLS_CLIENT_CERT_PATH'] ?? env['TEMPORAL_TLS_CERT']
+  const key = env['TEMPORAL_TLS_CLIENT_KEY_PATH'] ?? env['TEMPORAL_TLS_KEY']
+  return {
+    home,
+    stateDir,
+    roots: { samples: join(home, 'samples'), store: join(stateDir, 'store'), ...extra },
+    reportsDir: join(stateDir, 'reports'),
+    reportsUrl: env['CPT_REPORTS_URL'] ?? null,
+    python: env['CPT_PYTHON'] ?? join(home, 'ml', '.venv', 'bin', 'python'),
+    jobEnv: jobEnvironment(env),
+    temporal: {
+      address: env['TEMPORAL_ADDRESS'] ?? '127.0.0.1:7233',
+      namespace: env['TEMPORAL_NAMESPACE'] ?? defaultNamespace,
+      uiUrl: env['CPT_UI_URL'] ?? null,
+      apiKey: env['TEMPORAL_API_KEY'] ?? null,
+      tls: cert !== undefined && key !== undefined ? { certFile: cert, keyFile: key } : null,
+    },
+    queues: { control: env['CPT_QUEUE'] ?? controlQueue, jobs: env['CPT_JOBS_QUEUE'] ?? jobsQueue },
+    slots: positive(env, 'CPT_SLOTS', Math.max(2, availableParallelism())),
+    leaseSeconds: positive(env, 'CPT_LEASE_SECONDS', 120),
+    logLevel: env['CPT_LOG_LEVEL'] ?? 'info',
+  }
+}
+
+const parseRoots = (text: string): Record<string, string> => {
+  const parsed = Roots.safeParse(JSON.parse(text))
+  if (!parsed.success) throw new Error(`CPT_ROOTS: expected a JSON object of name to folder, got ${text.slice(0, 80)}`)
+  return Object.fromEntries(Object.entries(parsed.data).map(([name, dir]) => [name, resolve(dir)]))
+}
+
+const positive = (env: Record<string, string | undefined>, name: string, otherwise: number): number => {
+  const text = env[name]
+  if (text === undefined) return otherwise
+  const value = Number(text)
+  if (!(value > 0)) throw new Error(`${name}: expected a positive number, got ${text}`)
+  return value
+}
+
+const jobEnvironment = (env: Record<string, string | undefined>): Record<string, string> => {
+  const kept = ['PATH', 'HOME', 'LANG', 'LC_ALL', 'TMPDIR', 'TZ', 'LD_LIBRARY_PATH'].flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]]))
+  return {
+    ...(Object.fromEntries(kept) as Record<string, string>),
+    PYTHONUNBUFFERED: '1',
+    PYTHONHASHSEED: '0',
+    HF_HUB_OFFLINE: '1',
+    HF_DATASETS_OFFLINE: '1',
+    TRANSFORMERS_OFFLINE: '1',
+    TOKENIZERS_PARALLELISM: 'false',
+  }
+}

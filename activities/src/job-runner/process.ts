@@ -1,0 +1,57 @@
+import { readdir, readFile } from 'node:fs/promises'
+import { z } from 'zod'
+
+/** What a job writes of its process: number, start time in clock ticks and boot tell it from a later one of that number. */
+export const Started = z.object({ pid: z.int().positive(), startTicks: z.string(), bootId: z.string(), host: z.string() })
+export type Started = z.infer<typeof Started>
+
+const stat = async (pid: number): Promise<{ state: string; group: number; startTicks: string } | null> => {
+  try {
+    const fields = (await readFile(`/proc/${pid}/stat`, 'utf8')).split(')').at(-1)?.trim().split(' ') ?? []
+    return { state: fields[0] ?? 'X', group: Number(fields[2]), startTicks: fields[19] ?? '' }
+  } catch {
+    return null
+  }
+}
+
+const bootId = async (): Promise<string> => {
+  try {
+    return (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
+  } catch {
+    return ''
+  }
+}
+
+/** Whether the very process still runs; a zombie does not. */
+export const isAlive = async (started: Started): Promise<boolean> => {
+  if (started.startTicks === '') return exists(started.pid) // a system without /proc
+  if (started.bootId !== (await bootId())) return false
+  const now = await stat(started.pid)
+  return now !== null && now.startTicks === started.startTicks && now.state !== 'Z' && now.state !== 'X'
+}
+
+const exists = (pid: number): boolean => {
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (e) {
+    return (e as NodeJS.ErrnoException).code === 'EPERM'
+  }
+}
+
+/** Living members of a process group, zombies left out. */
+export const groupMembers = async (group: number): Promise<number[]> => {
+  const entries = await readdir('/proc').catch(() => [])
+  const pids = entries.filter((e) => /^\d+$/.test(e)).map(Number)
+  const stats = await Promise.all(pids.map(async (pid) => ({ pid, stat: await stat(pid) })))
+  return stats.filter(({ stat }) => stat !== null && stat.group === group && stat.state !== 'Z' && stat.state !== 'X').map(({ pid }) => pid)
+}
+
+/** Sends a signal to every member of a group; a group that is gone is no error. */
+export const signalGroup = (group: number, signal: NodeJS.Signals): void => {
+  try {
+    process.kill(-group, signal)
+  } catch (e) {
+    if ((e as NodeJS.ErrnoException).code !== 'ESRCH') throw e
+  }
+}

@@ -1,0 +1,88 @@
+import { open, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { ApplicationFailure } from '@temporalio/common'
+import type { ArtifactRef } from '@cpt/contracts/artifact'
+import type { ResolvedRun } from '@cpt/contracts/activities'
+import { CptRunSpec, type CptRunInput } from '@cpt/contracts/cpt-run'
+import { problemsOf, type Problem } from '@cpt/contracts/parse-input'
+import { parse } from 'yaml'
+import { z } from 'zod'
+import { refUnderRoot, under } from './artifact-store/local-disk.ts'
+import type { Deps } from './deps.ts'
+import { UnknownPath } from './stage-failure.ts'
+
+/**
+ * Completes an input: preset, then what was given, then defaults; every file found and its digest taken. The result is
+ * recorded in history, so that editing a preset never changes a run under way. Fails with InvalidInput listing all problems.
+ */
+export const resolveInput =
+  ({ config }: Pick<Deps, 'config'>) =>
+  async (input: CptRunInput): Promise<ResolvedRun> => {
+    const { preset = 'quickstart', ...given } = input
+    const merged = mergeDeep(await readPreset(config.roots, preset), given)
+    const parsed = CptRunSpec.safeParse(merged)
+    if (!parsed.success) throw invalidInput(problemsOf(parsed.error, merged))
+    const spec = parsed.data
+
+    const problems: Problem[] = []
+    const find = async (path: string, uri: string): Promise<ArtifactRef> => {
+      try {
+        return await refUnderRoot(config.roots, uri)
+      } catch (e) {
+        if (!(e instanceof UnknownPath)) throw e
+        problems.push({ path, expected: 'a file or folder that this worker can read', got: e.message })
+        return { uri, sha256: '0'.repeat(64), bytes: 0 }
+      }
+    }
+    const sources = await Promise.all(spec.corpus.sources.map(async (s, i) => ({ name: s.name, file: await find(`corpus.sources.${i}.path`, s.path) })))
+    const benchmarks = await Promise.all(spec.evaluation.benchmarks.map(async (b, i) => ({ name: b.name, items: await find(`evaluation.benchmarks.${i}.path`, b.path) })))
+    const model = spec.base.model.endsWith('/') ? spec.base.model : `${spec.base.model}/`
+    const base = await find('base.model', model)
+    const tokenizer = await find('base.model', `${model}tokenizer.json`)
+    if (problems.length > 0) throw invalidInput(problems)
+    return { spec, sources, benchmarks, base, tokenizer, parameters: await countParameters(config.roots, model) }
+  }
+
+/** The failure that ends a run at once; each problem is a line of the message and an entry of the details. */
+export const invalidInput = (problems: Problem[]): ApplicationFailure =>
+  ApplicationFailure.nonRetryable(
+    `${problems.length} problem${problems.length === 1 ? '' : 's'} in the input:\n${problems.map((p) => `  ${p.path}: expected ${p.expected}, got ${p.got}`).join('\n')}`,
+    'InvalidInput',
+    ...problems,
+  )
+
+const readPreset = async (roots: Readonly<Record<string, string>>, preset: string): Promise<unknown> =>
+  parse(await readFile(join(roots['samples'] ?? '', `${preset}.yaml`), 'utf8')) as unknown
+
+/** Objects are merged key by key, anything else (lists too) is replaced. */
+export const mergeDeep = (base: unknown, over: unknown): unknown => {
+  if (over === undefined) return base
+  if (!isObject(base) || !isObject(over)) return over
+  const merged: Record<string, unknown> = { ...base }
+  for (const [key, value] of Object.entries(over)) {
+    // ratios belong together: half of one mixture and half of another sum to nothing
+    merged[key] = key === 'languages' || key === 'kinds' ? value : mergeDeep(merged[key], value)
+  }
+  return merged
+}
+
+const isObject = (v: unknown): v is Record<string, unknown> => typeof v === 'object' && v !== null && !Array.isArray(v)
+
+const Header = z.record(z.string(), z.object({ shape: z.array(z.int()).optional() }).loose())
+
+/** Parameters of a model folder, from the safetensors header alone. */
+const countParameters = async (roots: Readonly<Record<string, string>>, model: string): Promise<number> => {
+  const colon = model.indexOf(':')
+  const file = await open(under(roots[model.slice(0, colon)] ?? '', `${model.slice(colon + 1)}model.safetensors`), 'r').catch(() => null)
+  if (file === null) return 0
+  try {
+    const { buffer: head } = await file.read(Buffer.alloc(8), 0, 8, 0)
+    const length = Number(head.readBigUInt64LE())
+    if (length > 100_000_000) return 0
+    const { buffer } = await file.read(Buffer.alloc(length), 0, length, 8)
+    const tensors = Object.values(Header.parse(JSON.parse(buffer.toString('utf8'))))
+    return tensors.reduce((sum, t) => sum + (t.shape === undefined ? 0 : t.shape.reduce((a, b) => a * b, 1)), 0)
+  } finally {
+    await file.close()
+  }
+}

@@ -1,0 +1,101 @@
+import { ApplicationFailure } from '@temporalio/common'
+import type { CommitRecord } from '@cpt/contracts/artifact'
+import { Placement, type JobUnit } from '@cpt/contracts/job'
+import { problemsOf } from '@cpt/contracts/parse-input'
+import type { Stage, StageCall, StageOutcome } from '@cpt/contracts/stage'
+import type { StageAddress } from '@cpt/contracts/activities'
+import { z } from 'zod'
+import type { Deps } from './deps.ts'
+import { canonical, fingerprintOf, parentsOf, unitsOf } from './identity.ts'
+import { mergeUnits } from './merge-units.ts'
+import { needsPerson, StoreCorrupt, UnknownPath } from './stage-failure.ts'
+import { watchRange } from './watch-range.ts'
+
+/**
+ * The one activity behind every stage: parse → fingerprint → committed? return it → else see each range of work to its
+ * commit → merge. A retry re-attaches to the running job; a second asker of the same fingerprint shares it.
+ */
+export const runStage =
+  <S extends Stage>(deps: Deps, stage: S) =>
+  async (call: StageCall<S> & StageAddress): Promise<StageOutcome<S>> => {
+    const parsed = stage.request.safeParse(call.request)
+    if (!parsed.success) throw refused(stage, problemsOf(parsed.error, call.request).map((p) => `${p.path}: expected ${p.expected}, got ${p.got}`).join('; '))
+    const request = parsed.data as Record<string, unknown>
+    const placement = Placement.parse(call.placement ?? {})
+    const fingerprint = fingerprintOf(stage, request)
+
+    const outcome = (record: CommitRecord, reused: boolean, attempts: number, jobSeconds: number): StageOutcome<S> => ({
+      result: stage.result.parse(record.result) as StageOutcome<S>['result'], fingerprint, reused, attempts, jobSeconds,
+    })
+    try {
+      const hit = await intactRecord(deps, fingerprint)
+      if (hit !== null) return outcome(hit, true, 0, 0)
+      const work = stage.shape.kind === 'map' ? await unitsOf(stage, request, async (ref) => (await deps.store.manifest(ref)).shards) : null
+      const ranges = work === null ? [null] : await rangesOf(deps, fingerprint, work, placement.shardsPerJob)
+      const before = await committedUnits(deps, work ?? [])
+      let attempts = 0
+      for (const [range, indices] of ranges.entries()) {
+        const units = indices === null ? null : (work ?? []).filter((u) => indices.includes(u.index))
+        attempts += await watchRange(deps, {
+          stage, fingerprint, range, request, placement, key: call.key, decision: call.decision,
+          parents: parentsOf(request),
+          pending: async () => units === null ? null : await pendingOf(deps, units),
+          isCommitted: async () => units === null ? (await deps.store.record(fingerprint)) !== null : (await pendingOf(deps, units)).length === 0,
+          progress: async () => units === null ? ((await deps.store.list(`checkpoints/${fingerprint.slice(0, 2)}/${fingerprint}/`)).at(-1) ?? '') : String((await pendingOf(deps, units)).length),
+        })
+      }
+      const record = work === null ? await deps.store.record(fingerprint) : await mergeUnits(deps, stage, fingerprint, request, work)
+      if (record === null) throw new StoreCorrupt(`${stage.name}: the commit record of ${fingerprint} is gone`)
+      return outcome(record, false, attempts, await jobSecondsOf(deps, record, (work ?? []).filter((u) => !before.has(u.fingerprint))))
+    } catch (e) {
+      if (e instanceof StoreCorrupt) throw needsPerson('StoreCorrupt', `${stage.name}: ${e.message}`, { stage: stage.name, fingerprint, attempts: 0, endClass: 'bad-data', logTail: [] })
+      if (e instanceof UnknownPath || e instanceof RangeError) throw refused(stage, e.message)
+      throw e
+    }
+  }
+
+const refused = (stage: Stage, message: string): ApplicationFailure =>
+  needsPerson('BadRequest', `${stage.name}: ${message}`, { stage: stage.name, fingerprint: '', attempts: 0, endClass: 'bad-request', logTail: [] })
+
+/** The record of a fingerprint whose data are all there; a record without its data is removed, so that the work is done again. */
+const intactRecord = async (deps: Deps, fingerprint: string): Promise<CommitRecord | null> => {
+  const record = await deps.store.record(fingerprint)
+  if (record === null) return null
+  const sizes = await Promise.all(record.files.map(async (f) => (await deps.store.size(f.path)) === f.bytes))
+  const unitRecords = await Promise.all(z.array(z.string()).parse(unitsIn(record)).map((u) => intactRecord(deps, u)))
+  if (sizes.every(Boolean) && unitRecords.every((r) => r !== null)) return record
+  deps.log.warn({ fingerprint, stage: record.stage }, 'committed data are missing: the record is removed and the work done again')
+  await deps.store.remove(`commits/${fingerprint.slice(0, 2)}/${fingerprint}.json`)
+  return null
+}
+
+/** Fingerprints of the units that a merged record stands on, kept in its result. */
+const unitsIn = (record: CommitRecord): string[] => z.object({ units: z.array(z.string()) }).safeParse(record.result).data?.units ?? []
+
+const committedUnits = async (deps: Deps, units: JobUnit[]): Promise<Set<string>> => {
+  const done = await Promise.all(units.map(async (u) => ((await intactRecord(deps, u.fingerprint)) === null ? [] : [u.fingerprint])))
+  return new Set(done.flat())
+}
+
+const pendingOf = async (deps: Deps, units: JobUnit[]): Promise<JobUnit[]> => {
+  const records = await Promise.all(units.map((u) => deps.store.record(u.fingerprint)))
+  return units.filter((_, i) => records[i] === null)
+}
+
+/** Cut once over all units and recorded before anything is submitted: a later setting never moves the borders. */
+const rangesOf = async (deps: Deps, fingerprint: string, units: JobUnit[], shardsPerJob: number): Promise<number[][]> => {
+  const cut: number[][] = []
+  for (let i = 0; i < units.length; i += shardsPerJob) cut.push(units.slice(i, i + shardsPerJob).map((u) => u.index))
+  const key = `ranges/${fingerprint.slice(0, 2)}/${fingerprint}.json`
+  await deps.store.putIfAbsent(key, Buffer.from(canonical(cut)))
+  const bytes = await deps.store.get(key)
+  return z.array(z.array(z.int())).parse(JSON.parse(Buffer.from(bytes ?? new Uint8Array()).toString('utf8')))
+}
+
+const jobSecondsOf = async (deps: Deps, record: CommitRecord, units: JobUnit[]): Promise<number> => {
+  if (units.length === 0) return record.wallSeconds
+  // each unit's record carries the seconds since its job began: the last one is the job's
+  const seconds = await Promise.all(units.map(async (u) => (await deps.store.record(u.fingerprint))?.wallSeconds ?? 0))
+  return Math.max(...seconds)
+}
+

@@ -1,0 +1,227 @@
+import { randomUUID } from 'node:crypto'
+import { mkdir, rename, writeFile } from 'node:fs/promises'
+import { hostname } from 'node:os'
+import { join } from 'node:path'
+import { CancelledFailure, Context } from '@temporalio/activity'
+import type { LiveProgress } from '@cpt/contracts/cpt-run'
+import { failures, type FailureEvidence, type FailureType } from '@cpt/contracts/failures'
+import type { Beat, EndRecord, JobRequest, JobUnit, Placement } from '@cpt/contracts/job'
+import type { Stage } from '@cpt/contracts/stage'
+import { askerOf, claimAttempt, claimsOf, enterAsker, jobFolder, renewLease, withdrawAsker } from './claims.ts'
+import type { Deps } from './deps.ts'
+import { JobNotStarted, type JobFolder, type JobState } from './job-runner/job-runner.ts'
+import { readLogTail, writeEnd } from './job-runner/local.ts'
+import { needsPerson, tryAgain } from './stage-failure.ts'
+
+/** One range of a stage's work, as the watcher needs it. */
+export interface RangeWork {
+  stage: Stage
+  fingerprint: string
+  range: number
+  request: unknown
+  parents: string[]
+  placement: Placement
+  key: string
+  decision: number
+  /** Units that are not committed yet; null for a whole stage. */
+  pending: () => Promise<JobUnit[] | null>
+  /** Whether the range's work is committed. */
+  isCommitted: () => Promise<boolean>
+  /** What is committed so far; changes exactly when something new is. */
+  progress: () => Promise<string>
+}
+
+const pollMs = 250
+const stopGraceMs = 20_000
+/** Failures in a row, without anything new committed, after which a person is asked. */
+const budget = 3
+
+/**
+ * Sees one range to its commit: attaches to the running attempt or claims the next, polls, renews the lease, obeys
+ * cancellation. Returns the number of attempts; throws a retryable failure when the attempt ended and the next may
+ * begin, a non-retryable one when a person must decide.
+ */
+export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> => {
+  const ctx = Context.current()
+  const { info } = ctx
+  const asker = askerOf(info.workflowExecution?.workflowId ?? '', info.workflowExecution?.runId ?? '', work.key)
+  const runner = deps.runners[work.placement.runner]
+  const evidence = async (job: JobFolder, end: Pick<EndRecord, 'endClass'>) => ({
+    stage: work.stage.name, fingerprint: work.fingerprint, attempts: job.attempt, endClass: end.endClass, logTail: await readLogTail(job),
+  })
+
+  const job = await currentAttempt(deps, work, asker)
+  const mine = { submitted: false, lease: 0, signalledAt: performance.now(), signalGapMs: 10_000 }
+  await enterAsker(deps.store.root, job, asker)
+  const startedAt = performance.now()
+  const seen = { tokens: -1, done: -1, phase: '', at: startedAt }
+  for (;;) {
+    const state = await runner.look(job)
+    switch (state.state) {
+      case 'absent':
+        if (mine.submitted && performance.now() - startedAt < 5_000) break // the process is on its way
+        {
+          const request = await requestOf(deps, work, job)
+          await prepare(job, request)
+          await renewLease(job, asker, mine.lease++)
+          await submit(deps, work, job, request)
+        }
+        mine.submitted = true
+        break
+      case 'running':
+        await renewLease(job, asker, mine.lease++)
+        await reportProgress(deps, ctx, work, job, state.beat, mine)
+        if (isStuck(state, seen, work.placement.noProgressSeconds)) {
+          deps.log.warn({ key: work.key, attempt: job.attempt }, 'no progress: stopping the job')
+          await runner.stop(job, stopGraceMs)
+        }
+        break
+      case 'gone':
+        await writeEnd((path, data) => deps.store.putIfAbsent(path.slice(deps.store.root.length + 1), data), job, 'killed', null, null)
+        break
+      case 'ended':
+        if (await work.isCommitted()) return job.attempt
+        throw judge(work, job, state.end, await evidence(job, state.end))
+    }
+    await untilNextLook(deps, ctx, job, asker, () => runner.stop(job, stopGraceMs))
+  }
+}
+
+const submit = async (deps: Deps, work: RangeWork, job: JobFolder, request: JobRequest): Promise<void> => {
+  try {
+    await deps.runners[work.placement.runner].submit(job, request)
+  } catch (e) {
+    if (!(e instanceof JobNotStarted)) throw e
+    throw needsPerson('NeedsAttention', `${work.stage.name}: ${e.message}`, { stage: work.stage.name, fingerprint: work.fingerprint, attempts: job.attempt, endClass: 'failed', logTail: [] })
+  }
+}
+
+/** Waits for the next look; on cancellation stops the job (a person asked) or leaves it running (the worker goes). */
+const untilNextLook = async (deps: Deps, ctx: Context, job: JobFolder, asker: string, stop: () => Promise<void>): Promise<void> => {
+  try {
+    await ctx.sleep(pollMs)
+  } catch (e) {
+    if (!(e instanceof CancelledFailure)) throw e
+    const why = ctx.cancellationDetails
+    if (why?.cancelRequested === true || why?.paused === true) {
+      const { othersAsk } = await withdrawAsker(job, asker, deps.config.leaseSeconds)
+      if (!othersAsk) {
+        const beating = setInterval(() => { ctx.heartbeat(null) }, 1_000)
+        try {
+          await stop()
+        } finally {
+          clearInterval(beating)
+        }
+      }
+    }
+    throw e
+  }
+}
+
+/** The attempt to watch: the last claimed one unless it is over, else the next, claimed now. Throws when the budget is spent. */
+const currentAttempt = async (deps: Deps, work: RangeWork, asker: string): Promise<JobFolder> => {
+  for (;;) {
+    const claims = await claimsOf(deps.store, work.fingerprint, work.range)
+    const last = claims.length
+    const folder = jobFolder(deps.store.root, work.fingerprint, work.range, Math.max(1, last))
+    if (last > 0) {
+      const state = await deps.runners[work.placement.runner].look(folder)
+      if (state.state !== 'ended') return folder
+    }
+    const progress = await work.progress()
+    const spent = await failuresInARow(deps, work, claims.map((c) => c.workflow === asker && c.decision === work.decision && c.progress === progress))
+    if (spent >= budget) {
+      throw needsPerson('NeedsAttention', `${work.stage.name}: ${spent} attempts in a row failed without committing anything new`, {
+        stage: work.stage.name, fingerprint: work.fingerprint, attempts: last, endClass: 'failed', logTail: await readLogTail(folder),
+      })
+    }
+    const next = jobFolder(deps.store.root, work.fingerprint, work.range, last + 1)
+    const claim = { workflow: asker, run: Context.current().info.workflowExecution?.runId ?? '', key: work.key, decision: work.decision, runner: work.placement.runner, host: hostname(), progress, at: new Date().toISOString() }
+    if (await claimAttempt(deps.store, work.fingerprint, work.range, last + 1, claim)) return next
+  }
+}
+
+const countsAgainstBudget = new Set<EndRecord['endClass']>(['failed', 'killed', 'vanished', 'again'])
+
+/** Attempts that count: asked for by this line since the last operator decision, with nothing committed since. */
+const failuresInARow = async (deps: Deps, work: RangeWork, counts: boolean[]): Promise<number> => {
+  const ends = await Promise.all(
+    counts.map(async (counted, i) => {
+      if (!counted) return false
+      const state: JobState = await deps.runners[work.placement.runner].look(jobFolder(deps.store.root, work.fingerprint, work.range, i + 1))
+      return state.state === 'ended' && countsAgainstBudget.has(state.end.endClass)
+    }),
+  )
+  return ends.filter(Boolean).length
+}
+
+const prepare = async (job: JobFolder, request: JobRequest): Promise<void> => {
+  await mkdir(job.path, { recursive: true })
+  // two watchers may prepare the same attempt: each writes the file whole
+  const tmp = join(job.path, `.tmp-${randomUUID()}`)
+  await writeFile(tmp, JSON.stringify(request))
+  await rename(tmp, join(job.path, 'request.json'))
+}
+
+const requestOf = async (deps: Deps, work: RangeWork, job: JobFolder): Promise<JobRequest> => ({
+  format: 'cpt-job/1',
+  stage: work.stage.name,
+  version: work.stage.version,
+  fingerprint: work.fingerprint,
+  range: job.range,
+  attempt: job.attempt,
+  token: `${work.fingerprint.slice(0, 12)}-r${job.range}-a${job.attempt}`,
+  roots: deps.config.roots,
+  request: work.request,
+  units: await work.pending(),
+  parents: work.parents,
+  placement: work.placement,
+  leaseSeconds: deps.config.leaseSeconds,
+})
+
+/** Ordered rules from an end record to what happens next. */
+const judge = (work: RangeWork, job: JobFolder, end: EndRecord, evidence: FailureEvidence): Error => {
+  const what = `${work.stage.name}, attempt ${job.attempt}: ${end.message}`
+  switch (end.endClass) {
+    case 'bad-request':
+    case 'bad-data':
+    case 'diverged':
+    case 'do-not-restart':
+      return needsPerson(end.type in failures ? (end.type as FailureType) : 'BadRequest', what, evidence)
+    case 'done':
+      return needsPerson('StoreCorrupt', `${work.stage.name}: the job says it is done, but nothing is committed`, evidence)
+    case 'failed':
+    case 'killed':
+    case 'vanished':
+    case 'again':
+    case 'stopped':
+    case 'orphaned':
+    case 'superseded':
+      // memory and disk do not mend themselves by trying again unchanged
+      return end.type === 'OutOfMemory' || end.type === 'DiskFull' ? needsPerson(end.type, what, evidence) : tryAgain(what, evidence)
+  }
+}
+
+/** Whether the beat has stood still longer than allowed; import and start-up count too. */
+const isStuck = (state: { beat: Beat | null }, seen: { tokens: number; done: number; phase: string; at: number }, noProgressSeconds: number): boolean => {
+  const [tokens, done, phase] = [state.beat?.tokens ?? -1, state.beat?.done ?? -1, state.beat?.phase ?? '']
+  if (tokens !== seen.tokens || done !== seen.done || phase !== seen.phase) Object.assign(seen, { tokens, done, phase, at: performance.now() })
+  return performance.now() - seen.at > noProgressSeconds * 1000
+}
+
+/** Heartbeats carry the live numbers; the workflow hears of them rarely, since each signal is history. */
+const reportProgress = async (deps: Deps, ctx: Context, work: RangeWork, job: JobFolder, beat: Beat | null, pace: { signalledAt: number; signalGapMs: number }): Promise<void> => {
+  const rate = beat?.tokensPerSecond ?? null
+  const left = beat === null ? 0 : beat.total - beat.done
+  const live: LiveProgress = {
+    key: work.key, phase: beat?.phase ?? 'starting', done: beat?.done ?? 0, total: beat?.total ?? 0,
+    step: beat?.step ?? null, tokens: beat?.tokens ?? null, loss: beat?.loss ?? null, tokensPerSecond: rate,
+    etaSeconds: rate !== null && rate > 0 && beat?.tokens !== undefined ? left / rate : null, attempts: job.attempt,
+  }
+  ctx.heartbeat(live)
+  const workflow = ctx.info.workflowExecution
+  if (workflow === undefined || beat === null) return
+  if (performance.now() - pace.signalledAt < pace.signalGapMs) return
+  Object.assign(pace, { signalledAt: performance.now(), signalGapMs: Math.min(pace.signalGapMs * 1.5, 600_000) })
+  await deps.client.workflow.getHandle(workflow.workflowId, workflow.runId).signal('liveProgress', live).catch((e: unknown) => { deps.log.debug({ err: e }, 'live progress not delivered') })
+}
