@@ -1,0 +1,40 @@
+import { createControlActivities, createStageActivities } from '@cpt/activities/activities'
+import { localDiskStore } from '@cpt/activities/artifact-store/local-disk'
+import type { Config } from '@cpt/activities/config'
+import type { Deps } from '@cpt/activities/deps'
+import { localRunner } from '@cpt/activities/job-runner/local'
+import { Client, type Connection } from '@temporalio/client'
+import { type NativeConnection, Worker, type WorkflowBundleOption } from '@temporalio/worker'
+import type { Logger } from 'pino'
+
+/** Everything activities stand on, from the configuration. */
+export const createDeps = (config: Config, connection: Connection, log: Logger): Deps => {
+  const store = localDiskStore(config.roots)
+  return {
+    config,
+    store,
+    runners: {
+      local: localRunner({ python: config.python, mlDir: `${config.home}/ml`, env: config.jobEnv, putIfAbsent: (path, data) => store.putIfAbsent(path.slice(store.root.length + 1), data) }),
+    },
+    client: new Client({ connection, namespace: config.temporal.namespace }),
+    log,
+  }
+}
+
+/** `control` runs workflows and light activities; `jobs` watches jobs, as many at once as it has slots. */
+export const createWorkers = async (connection: NativeConnection, deps: Deps, workflowBundle: WorkflowBundleOption): Promise<Worker[]> => {
+  const { config } = deps
+  const common = { connection, namespace: config.temporal.namespace, shutdownGraceTime: '1s' } as const
+  return [
+    await Worker.create({ ...common, taskQueue: config.queues.control, workflowBundle, activities: createControlActivities(deps), maxCachedWorkflows: 200 }),
+    await Worker.create({
+      ...common,
+      taskQueue: config.queues.jobs,
+      activities: createStageActivities(deps),
+      maxConcurrentActivityTaskExecutions: config.slots,
+      // heartbeats carry step, loss and ETA to whoever watches
+      defaultHeartbeatThrottleInterval: '1s',
+      maxHeartbeatThrottleInterval: '1s',
+    }),
+  ]
+}

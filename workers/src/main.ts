@@ -1,0 +1,35 @@
+import { fileURLToPath } from 'node:url'
+import { loadConfig } from '@cpt/activities/config'
+import { Connection } from '@temporalio/client'
+import { NativeConnection, Runtime, type LogLevel } from '@temporalio/worker'
+import { pino } from 'pino'
+import { connectionOptions } from './connect.ts'
+import { createDeps, createWorkers } from './create-workers.ts'
+
+const config = loadConfig()
+const log = pino({ level: config.logLevel, serializers: { err: pino.stdSerializers.err, error: pino.stdSerializers.err } }, pino.destination(2))
+
+Runtime.install({
+  logger: {
+    log: (level: LogLevel, message: string, meta?: unknown) => { log[level === 'TRACE' ? 'trace' : (level.toLowerCase() as 'debug' | 'info' | 'warn' | 'error')](meta ?? {}, message) },
+    trace: (message, meta) => { log.trace(meta ?? {}, message) },
+    debug: (message, meta) => { log.debug(meta ?? {}, message) },
+    info: (message, meta) => { log.info(meta ?? {}, message) },
+    warn: (message, meta) => { log.warn(meta ?? {}, message) },
+    error: (message, meta) => { log.error(meta ?? {}, message) },
+  },
+})
+
+const options = await connectionOptions(config)
+const native = await NativeConnection.connect(options)
+const connection = await Connection.connect(options)
+const workers = await createWorkers(native, createDeps(config, connection, log), { codePath: fileURLToPath(new URL('workflows.js', import.meta.url)) })
+const running = workers.map((w) => w.run())
+// whoever started this process waits for the line
+process.stdout.write(`${JSON.stringify({ ready: true, pid: process.pid, queues: config.queues, namespace: config.temporal.namespace })}\n`)
+try {
+  await Promise.all(running)
+} finally {
+  await connection.close()
+  await native.close()
+}

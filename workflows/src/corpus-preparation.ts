@@ -1,0 +1,72 @@
+import type { ArtifactRef } from '@cpt/contracts/artifact'
+import type { ResolvedRun } from '@cpt/contracts/activities'
+import type { StratumCount } from '@cpt/contracts/count-strata'
+import { FieldMapping } from '@cpt/contracts/ingest'
+import { taxonomies } from '@cpt/contracts/topics'
+import type { Run } from './run.ts'
+
+/** What the rounds draw from, and what they are measured on. */
+export interface PreparedCorpus {
+  pool: { corpus: ArtifactRef; tokens: ArtifactRef; index: ArtifactRef; topics: ArtifactRef; scores: ArtifactRef }
+  counts: StratumCount[]
+  validation: ArtifactRef
+}
+export interface SyntheticCorpus {
+  pool: { corpus: ArtifactRef; tokens: ArtifactRef; index: ArtifactRef; topics: null; scores: null }
+  counts: StratumCount[]
+}
+
+/** From raw sources to token shards with topics and perplexities, and frozen validation sets. */
+export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base, tokenizer }: ResolvedRun): Promise<PreparedCorpus> => {
+  const { data, scoring } = spec.placement
+  const { corpus } = await run.stage('ingest', 'ingest', {
+    sources: spec.corpus.sources.map(({ path: _path, ...source }) => ({ ...source, fields: FieldMapping.parse(source.fields ?? {}), file: fileOf(sources, source.name) })),
+    maxQuarantineRatio: spec.corpus.maxQuarantineRatio,
+  }, { placement: data, note: (r) => `${r.counts.lines} lines = ${r.counts.kept} kept + ${r.counts.quarantined} quarantined` })
+
+  const filtered = await run.stage('filter', 'filter', { corpus, rules: spec.corpus.filter as never }, { placement: data, note: kept })
+  const deduplicated = await run.stage('dedup', 'dedup', { corpus, drops: [filtered.verdicts], ...spec.corpus.dedup }, { placement: data, note: kept })
+  const clean = await run.stage('decontaminate', 'decontaminate', {
+    corpus, drops: [filtered.verdicts, deduplicated.verdicts], benchmarks: benchmarks.map((b) => ({ name: b.name, items: b.items })), ...spec.corpus.decontaminate,
+  }, { placement: data, note: kept })
+  const drops = [filtered.verdicts, deduplicated.verdicts, clean.verdicts]
+
+  const trained = await Promise.all(Object.entries(spec.corpus.topics.taxonomies).map(async ([language, taxonomy]) => [
+    language,
+    await run.stage(`train-topic-classifier/${language}`, 'trainTopicClassifier', {
+      corpus, drops, language, taxonomy, topics: [...taxonomies[taxonomy]], kinds: spec.corpus.topics.kinds, seed: spec.seed,
+    }, { placement: data, note: (r) => `accuracy ${r.accuracy.toFixed(2)} on ${r.numTest} held-out documents` }),
+  ] as const))
+  const { topics } = await run.stage('classify-topics', 'classifyTopics', {
+    corpus, drops, classifiers: Object.fromEntries(trained.map(([language, t]) => [language, t.classifier])), kinds: spec.corpus.topics.kinds, minProbability: spec.corpus.topics.minProbability,
+  }, { placement: data, note: (r) => `${r.counts.classified} documents, ${r.counts.lowConfidence} of low confidence to Others` })
+
+  const heldOut = await run.stage('hold-out', 'holdOut', { corpus, drops, topics, duplicates: deduplicated.verdicts, ...spec.corpus.holdOut, seed: spec.seed }, {
+    placement: data, note: (r) => `${r.strata.reduce((sum, s) => sum + s.docs, 0)} documents in ${r.strata.length} sets`,
+  })
+  const { tokens, index } = await run.stage('tokenize', 'tokenize', { corpus, drops: [...drops, heldOut.verdicts], tokenizer }, { placement: data, note: (r) => `${r.counts.tokens} tokens in ${r.counts.docs} documents` })
+  const { scores } = await run.stage('score-ppl', 'scorePpl', {
+    tokens, index, scorer: base, windowTokens: spec.corpus.scoring.windowTokens, strideTokens: spec.corpus.scoring.windowTokens, maxTokensPerDoc: spec.corpus.scoring.maxTokensPerDoc, minTokens: spec.corpus.scoring.minTokens, dtype: spec.training.dtype,
+  }, { placement: scoring, note: (r) => `${r.counts.scored} documents, mean ${(r.counts.sumNllNats / Math.max(1, r.counts.scoredTokens)).toFixed(2)} nats/token` })
+  const { strata } = await run.stage('count-strata', 'countStrata', { corpus, topics, index }, { placement: data, note: (r) => `${r.strata.length} strata` })
+
+  return { pool: { corpus, tokens, index, topics, scores }, counts: strata, validation: heldOut.validation }
+}
+
+/** Synthetic documents are made, not cleaned; they are tokenised like all others. */
+export const prepareSynthetic = async (run: Run, { spec, tokenizer }: ResolvedRun): Promise<SyntheticCorpus | null> => {
+  if (spec.synthesis.numDocs === 0) return null
+  const { data } = spec.placement
+  const { corpus } = await run.stage('synthesize-qa', 'synthesizeQa', { ...spec.synthesis, seed: spec.seed }, { placement: data, note: (r) => `${r.counts.docs} problems with computed answers, ${r.counts.wrong} made wrong` })
+  const { tokens, index } = await run.stage('tokenize/synthetic', 'tokenize', { corpus, drops: [], tokenizer }, { placement: data, note: (r) => `${r.counts.tokens} tokens` })
+  const { strata } = await run.stage('count-strata/synthetic', 'countStrata', { corpus, topics: null, index }, { placement: data })
+  return { pool: { corpus, tokens, index, topics: null, scores: null }, counts: strata }
+}
+
+const fileOf = (sources: ResolvedRun['sources'], name: string): ArtifactRef => {
+  const source = sources.find((s) => s.name === name)
+  if (source === undefined) throw new TypeError(`corpus: source ${name} was not resolved`)
+  return source.file
+}
+
+const kept = (r: { counts: { docs: number; kept: number } }): string => `${r.counts.kept} of ${r.counts.docs} documents kept`

@@ -1,0 +1,105 @@
+import { CancellationScope, proxyActivities, workflowInfo } from '@temporalio/workflow'
+import type { ControlActivities, ResolvedRun } from '@cpt/contracts/activities'
+import { CptRunInput, type CptRunResult } from '@cpt/contracts/cpt-run'
+import { light } from './activity-options.ts'
+import { prepareCorpus, prepareSynthetic } from './corpus-preparation.ts'
+import { cptRound, type RoundState } from './cpt-round.ts'
+import { compareBenchmarks, evaluateBenchmarks, gate } from './evaluation.ts'
+import { parseInput } from './parse.ts'
+import { openRun, type Run } from './run.ts'
+
+/**
+ * The lifecycle of a continual pre-training: prepare the corpus, measure the base, train round by round with the mixture
+ * reweighted in between, evaluate, gate, export, report. Takes one JSON object (CptRunInput); nothing at all runs the
+ * quickstart preset.
+ */
+export async function cptRun(input?: unknown): Promise<CptRunResult> {
+  const given = parseInput(CptRunInput, input ?? {}) as CptRunInput
+  const run = openRun('cptRun')
+  const resolved = await proxyActivities<ControlActivities>({ ...light, activityId: 'resolve-input', summary: 'presets, defaults, files' }).resolveInput(given)
+  describe(run, resolved)
+  // a branch must not outlive the run: whatever ends the main line withdraws the others, and waits until their jobs are gone
+  return await CancellationScope.cancellable(async () => {
+    const branches: Promise<unknown>[] = []
+    try {
+      return await lifecycle(run, resolved, (promise) => {
+        promise.catch(() => undefined)
+        branches.push(promise)
+        return promise
+      })
+    } catch (e) {
+      CancellationScope.current().cancel()
+      await Promise.allSettled(branches)
+      run.progress.status = 'failed'
+      throw e
+    }
+  })
+}
+
+type Beside = <T>(promise: Promise<T>) => Promise<T>
+
+const lifecycle = async (run: Run, resolved: ResolvedRun, beside: Beside): Promise<CptRunResult> => {
+  const { spec, base } = resolved
+  const startedAtMs = Date.now()
+  const baseBenchmarks = beside(evaluateBenchmarks(run, 'base', base, resolved))
+  const syntheticReady = beside(prepareSynthetic(run, resolved))
+  const corpus = await prepareCorpus(run, resolved)
+  const validation = { sets: corpus.validation, windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc }
+  const { measurement: ofBase } = await run.stage('base/perplexity', 'evaluatePerplexity', { model: base, validation, dtype: spec.training.dtype }, { placement: spec.placement.train })
+  const synthetic = await syntheticReady
+
+  const roundTokensOf = (stage: (typeof spec.plan)[number]): number => {
+    const batch = spec.training.globalBatchTokens
+    return Math.floor(stage.tokens / stage.rounds / batch) * batch
+  }
+  const totalTokens = spec.plan.reduce((sum, s) => sum + s.rounds * roundTokensOf(s), 0)
+  let state: RoundState = { start: { kind: 'model', model: base }, model: base, trainedTokens: 0, drawn: null, topics: {}, measurement: ofBase }
+  for (const stage of spec.plan) {
+    for (let round = 1; round <= stage.rounds; round++) {
+      state = await cptRound(run, resolved, { stage, round, roundTokens: roundTokensOf(stage), totalTokens, corpus, synthetic }, state)
+    }
+  }
+
+  const finalBenchmarks = beside(evaluateBenchmarks(run, 'final', state.model, resolved))
+  const change = await run.stage('final/compare-perplexity', 'comparePerplexity', { before: ofBase.perDoc, after: state.measurement.perDoc }, { placement: spec.placement.data })
+  const differences = await compareBenchmarks(run, await baseBenchmarks, await finalBenchmarks, resolved)
+  const verdict = await gate(run, change, differences, spec.targetLanguage, spec.gate)
+
+  const refused = verdict !== 'pass' && run.progress.decisions.some((d) => d.stage === 'gate' && d.action === 'abort')
+  const exported = refused ? null : await run.stage('export-model', 'exportModel', {
+    model: state.model,
+    base,
+    card: { title: `${spec.name}: ${spec.base.model} adapted to ${spec.targetLanguage}`, language: [...new Set(corpus.counts.map((c) => c.language))].sort(), license: spec.base.license, summary: spec.description },
+    lineage: [{ what: 'base model', ...placed(base) }, { what: 'corpus', ...placed(corpus.pool.corpus) }, { what: 'validation sets', ...placed(corpus.validation) }, ...(state.drawn === null ? [] : [{ what: 'last token plan', ...placed(state.drawn) }]), { what: 'trained model', ...placed(state.model) }],
+  }, { placement: spec.placement.data, note: (r) => `${r.parameters} parameters` })
+
+  run.progress.status = exported === null ? 'failed' : 'done'
+  const { spec: _spec, ...found } = resolved
+  const { workflowId, runId } = workflowInfo()
+  const report = await proxyActivities<ControlActivities>({ ...light, activityId: 'report', summary: 'report' }).writeReport({
+    run: spec.name, workflowId, runId, startedAtMs, spec, resolved: found, lines: run.progress.stages, decisions: run.decisionsKept, operator: run.progress.decisions, verdict, modelPath: exported?.path ?? null,
+  })
+  run.finish(`Report: ${report.url}`)
+  return {
+    verdict,
+    model: exported?.path ?? null,
+    report: report.path,
+    tokens: state.trainedTokens,
+    change: change.groups.map(({ group, nllBefore, nllAfter, deltaNll, seNll }) => ({ group, nllBefore, nllAfter, deltaNll, seNll })),
+  }
+}
+
+const placed = ({ uri, sha256 }: { uri: string; sha256: string }): { uri: string; sha256: string } => ({ uri, sha256 })
+
+const describe = (run: Run, { spec, parameters }: ResolvedRun): void => {
+  const share = spec.plan[0]?.mixture.languages[spec.targetLanguage] ?? 0
+  run.describe({
+    model: spec.base.model.slice(0, 100),
+    owner: spec.owner,
+    almr: share,
+    lr: spec.training.peakLr,
+    lines: [
+      `${spec.name}: ${spec.base.model.replace(/[^\w:/.-]/g, ' ')} (${parameters} parameters) → ${spec.targetLanguage}, ${spec.plan.map((s) => `${s.name} ${s.tokens} tokens in ${s.rounds} round${s.rounds === 1 ? '' : 's'}`).join(', ')}; ALMR ${share}, peak LR ${spec.training.peakLr}`,
+    ],
+  })
+}

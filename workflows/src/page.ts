@@ -1,0 +1,61 @@
+import type { LiveProgress, Parked, RunProgress } from '@cpt/contracts/cpt-run'
+
+/** The run page's text: what runs, how far, and when something is parked what to press. Markdown, shown by the UI. */
+export const pageText = (state: RunProgress, workflowId: string, extra: readonly string[]): string => {
+  const running = state.stages.filter((s) => s.state === 'running')
+  const done = state.stages.filter((s) => s.state === 'done' || s.state === 'reused' || s.state === 'skipped')
+  return [
+    ...state.parked.flatMap((p) => parkedText(p, workflowId)),
+    `**${headline(state)}** · ${done.length} stages done · ${state.recoveries} recoveries`,
+    ...running.map((s) => `- \`${s.key}\` ${liveText(state.live?.key === s.key ? state.live : null)}`),
+    ...extra,
+    '',
+    '| stage | state | seconds | result |',
+    '|---|---|---:|---|',
+    ...done.slice(-40).map((s) => `| \`${s.key}\` | ${s.state} | ${s.seconds.toFixed(1)} | ${plain(s.note)} |`),
+  ].join('\n')
+}
+
+const headline = (state: RunProgress): string => {
+  switch (state.status) {
+    case 'parked': return `Waiting for a person at ${state.parked.map((p) => p.stage).join(', ')}`
+    case 'paused': return 'Paused; send the update `resume` to go on'
+    case 'running': return `Running ${state.current}`
+    case 'done': return 'Done'
+    case 'failed': return 'Ended without a model'
+  }
+}
+
+const liveText = (live: LiveProgress | null): string => {
+  if (live === null) return 'starting'
+  const parts = [live.phase, live.total > 0 ? `${Math.round((100 * live.done) / live.total)} %` : '']
+  if (live.step !== null) parts.push(`step ${live.step}`)
+  if (live.loss !== null) parts.push(`loss ${live.loss.toFixed(3)}`)
+  if (live.tokensPerSecond !== null) parts.push(`${Math.round(live.tokensPerSecond)} tokens/s`)
+  if (live.etaSeconds !== null) parts.push(`${Math.ceil(live.etaSeconds)} s left`)
+  return parts.filter((p) => p !== '').join(' · ')
+}
+
+const parkedText = (p: Parked, workflowId: string): string[] => {
+  const answer = { stage: p.stage, park: p.park, action: p.actions[0], reason: '' }
+  return [
+    `### Parked: ${plain(p.stage)} (${p.type})`,
+    '',
+    plain(p.message),
+    '',
+    `Likely cause: ${p.cause}`,
+    `Suggested: ${p.suggest}.`,
+    '',
+    `Press **Send an Update** on this page, choose \`resolveFailure\`, and paste (action is one of ${p.actions.join(', ')}):`,
+    '```json',
+    JSON.stringify(answer, null, 2),
+    '```',
+    `or run \`npx cpt resolve ${plain(workflowId)} --stage ${plain(p.stage)} --park ${p.park} --action ${p.actions[0]}\``,
+    ...(p.logTail.length === 0 ? [] : ['', 'Last lines of the log:', '```', ...p.logTail.map((l) => l.replaceAll('`', "'")), '```']),
+    '',
+  ]
+}
+
+/** Text from outside, so that it stays one line and marks nothing up. */
+const plain = (text: string): string => text.replace(/[\r\n|`<>*_[\]]/g, (c) => (c === '\n' ? ' · ' : c === '_' || c === '*' || c === '|' || c === '<' || c === '>' || c === '[' || c === ']' ? `\\${c}` : ' ')).slice(0, 1500)
+

@@ -1,0 +1,189 @@
+import { ActivityFailure, ApplicationFailure, CancellationScope, condition, isCancellation, proxyActivities, setCurrentDetails, setHandler, upsertSearchAttributes, workflowInfo } from '@temporalio/workflow'
+import { defineSearchAttributeKey, SearchAttributeType, type SearchAttributeUpdatePair } from '@temporalio/common'
+import type { ControlActivities, StageActivities } from '@cpt/contracts/activities'
+import type { Decision, RunProgress, StageLine } from '@cpt/contracts/cpt-run'
+import { failures, type FailureEvidence, type FailureType } from '@cpt/contracts/failures'
+import type { PlacementInput } from '@cpt/contracts/job'
+import type { StageOutcome } from '@cpt/contracts/stage'
+import { stages, type StageKey } from '@cpt/contracts/stages'
+import { z } from 'zod'
+import { clusterJob, light } from './activity-options.ts'
+import { liveProgressSignal, pauseUpdate, progressQuery, resumeUpdate } from './messages.ts'
+import { pageText } from './page.ts'
+import { openParking } from './parking.ts'
+
+const keyword = (name: string) => defineSearchAttributeKey(name, SearchAttributeType.KEYWORD)
+const attributes = {
+  kind: keyword('CptKind'), stage: keyword('CptStage'), status: keyword('CptStatus'), model: keyword('CptModel'), backend: keyword('CptBackend'), owner: keyword('CptOwner'),
+  step: defineSearchAttributeKey('CptStep', SearchAttributeType.INT), recoveries: defineSearchAttributeKey('CptRecoveries', SearchAttributeType.INT),
+  loss: defineSearchAttributeKey('CptLoss', SearchAttributeType.DOUBLE), almr: defineSearchAttributeKey('CptAlmr', SearchAttributeType.DOUBLE), lr: defineSearchAttributeKey('CptLr', SearchAttributeType.DOUBLE),
+}
+
+export interface StageOptions<K extends StageKey> {
+  placement?: PlacementInput | undefined
+  /** What the line says when it is done. */
+  note?: (result: StageOutcome<(typeof stages)[K]>['result']) => string
+}
+export type ResultOf<K extends StageKey> = StageOutcome<(typeof stages)[K]>['result']
+type RequestOf<K extends StageKey> = z.input<(typeof stages)[K]['request']>
+
+export interface Run {
+  readonly progress: RunProgress
+  /** Runs one stage to its result; a failure parks the line until a person decides, the run lives on. */
+  stage: <K extends StageKey>(key: string, name: K, request: RequestOf<K>, options?: StageOptions<K>) => Promise<ResultOf<K>>
+  /** The same for a stage that the run can do without: a person may skip it, and null comes back. */
+  optionalStage: <K extends StageKey>(key: string, name: K, request: RequestOf<K>, options?: StageOptions<K>) => Promise<ResultOf<K> | null>
+  /** Keeps a decision with its inputs and returns what holds: only the returned value may be used. */
+  decide: <T>(kind: 'reweight' | 'gate' | 'mixture', key: string, inputs: unknown, output: T, schema: z.ZodType<T>) => Promise<T>
+  /** Asks a person about something that is not a failed stage. */
+  ask: (what: { stage: string; type: FailureType; message: string; actions: ('retry' | 'skip' | 'abort')[] }) => Promise<Decision>
+  describe: (facts: { model: string; owner: string; almr: number; lr: number; lines: string[] }) => void
+  /** Last words on the page, once nothing runs any more. */
+  finish: (line: string) => void
+  decisionsKept: { key: string; kind: string; uri: string }[]
+}
+
+/** Opens the run page: handlers first, so that no message is lost, then the one wrapper around every stage. */
+export const openRun = (kind: string): Run => {
+  const { workflowId } = workflowInfo()
+  const progress: RunProgress = { status: 'running', current: '', stages: [], parked: [], decisions: [], recoveries: 0, live: null }
+  const extra: string[] = []
+  const control = proxyActivities<ControlActivities>(light)
+  const decisionsKept: Run['decisionsKept'] = []
+  const changed = (): void => {
+    setCurrentDetails(pageText(progress, workflowId, extra))
+    const pairs: SearchAttributeUpdatePair[] = [
+      { key: attributes.status, value: progress.status },
+      { key: attributes.recoveries, value: progress.recoveries },
+      ...(progress.current === '' ? [] : [{ key: attributes.stage, value: progress.current }]),
+    ]
+    upsertSearchAttributes(pairs)
+  }
+  const parking = openParking(progress, changed)
+  setHandler(progressQuery, () => progress, { description: 'Every stage with its state, what is parked, and the decisions so far.' })
+  setHandler(liveProgressSignal, (live) => {
+    progress.live = live
+    if (live.step !== null) upsertSearchAttributes([{ key: attributes.step, value: live.step }, ...(live.loss === null ? [] : [{ key: attributes.loss, value: live.loss }])])
+    setCurrentDetails(pageText(progress, workflowId, extra))
+  })
+  setHandler(pauseUpdate, (by) => {
+    progress.status = 'paused'
+    changed()
+    return `paused${by?.by === undefined ? '' : ` by ${by.by}`}: what runs goes on to its commit, nothing new begins`
+  }, { description: 'Pause: running stages finish and commit, nothing new begins. Example: {"by": "ann"}' })
+  setHandler(resumeUpdate, () => {
+    if (progress.status === 'paused') progress.status = progress.parked.length > 0 ? 'parked' : 'running'
+    changed()
+    return 'resumed'
+  }, { description: 'Go on after a pause. Example: {}' })
+  upsertSearchAttributes([{ key: attributes.kind, value: kind }, { key: attributes.status, value: 'running' }, { key: attributes.backend, value: 'local' }])
+
+  const line = async <K extends StageKey>(key: string, name: K, request: RequestOf<K>, options: StageOptions<K>, skippable: boolean): Promise<ResultOf<K> | null> => {
+    let call: { request: unknown; placement: PlacementInput | undefined; reason?: string } = { request, placement: options.placement }
+    for (let decision = 0; ; decision++) {
+      await condition(() => progress.status !== 'paused')
+      const entry = begin(progress, key, stages[name].name)
+      changed()
+      try {
+        const outcome = await callStage(name, key, decision, call)
+        Object.assign(entry, { state: outcome.reused ? 'reused' : 'done', fingerprint: outcome.fingerprint, attempts: outcome.attempts, jobSeconds: outcome.jobSeconds, note: options.note?.(outcome.result) ?? '' })
+        progress.recoveries += Math.max(0, outcome.attempts - 1)
+        finish(entry)
+        changed()
+        return outcome.result
+      } catch (e) {
+        finish(entry)
+        entry.state = 'failed'
+        await CancellationScope.nonCancellable(() => control.ensureStopped({ key, fingerprint: null }))
+        if (isCancellation(e)) throw e
+        const failure = failureOf(e)
+        entry.state = 'parked'
+        Object.assign(entry, { note: failure.message })
+        const answer = await parking.park({ stage: key, type: failure.type, message: failure.message, ...explain(failure.type), actions: skippable ? ['retry', 'skip', 'abort'] : ['retry', 'abort'], logTail: failure.logTail }, patchSchema(stages[name].request, request))
+        if (answer.action === 'skip') {
+          entry.state = 'skipped'
+          changed()
+          return null
+        }
+        if (answer.action === 'abort') throw ApplicationFailure.nonRetryable(`${key}: aborted by ${answer.by}${answer.reason === '' ? '' : `: ${answer.reason}`}`, 'Aborted')
+        call = patched(call, answer)
+      }
+    }
+  }
+
+  return {
+    progress,
+    decisionsKept,
+    finish: (words) => {
+      extra.push(words)
+      changed()
+    },
+    optionalStage: (key, name, request, options = {}) => line(key, name, request, options, true),
+    stage: async (key, name, request, options = {}) => {
+      const result = await line(key, name, request, options, false)
+      if (result === null) throw new TypeError(`${key}: a stage that cannot be skipped came back empty`)
+      return result
+    },
+    decide: async (kindOf, key, inputs, output, schema) => {
+      const kept = await proxyActivities<ControlActivities>({ ...light, activityId: `decide/${key}`, summary: `decision: ${kindOf}` }).recordDecision({ run: workflowId, key, kind: kindOf, inputs, output })
+      decisionsKept.push({ key, kind: kindOf, uri: kept.uri })
+      return schema.parse(kept.output)
+    },
+    ask: (what) => parking.park({ ...what, ...explain(what.type), logTail: [] }, null),
+    describe: ({ model, owner, almr, lr, lines }) => {
+      extra.splice(0, extra.length, ...lines)
+      upsertSearchAttributes([{ key: attributes.model, value: model }, { key: attributes.owner, value: owner }, { key: attributes.almr, value: almr }, { key: attributes.lr, value: lr }])
+      changed()
+    },
+  }
+}
+
+/** Calls the activity of a stage under its own id, so that the history and the page read as the list of stages. */
+const callStage = async <K extends StageKey>(name: K, key: string, decision: number, call: { request: unknown; placement: PlacementInput | undefined }): Promise<StageOutcome<(typeof stages)[K]>> => {
+  const id = decision === 0 ? key : `${key}#${decision + 1}`
+  const proxy = proxyActivities<StageActivities>({ ...clusterJob, activityId: id, summary: id })
+  const activity = proxy[name] as (arg: unknown) => Promise<StageOutcome<(typeof stages)[K]>>
+  return await activity({ request: call.request, ...(call.placement === undefined ? {} : { placement: call.placement }), key, decision })
+}
+
+const begin = (progress: RunProgress, key: string, stageName: string): StageLine => {
+  progress.current = key
+  const line: StageLine = { key, stage: stageName, state: 'running', fingerprint: '', startedAtMs: Date.now(), seconds: 0, jobSeconds: 0, attempts: 0, note: '' }
+  const at = progress.stages.findIndex((s) => s.key === key)
+  if (at < 0) progress.stages.push(line)
+  else progress.stages[at] = line
+  return line
+}
+
+const finish = (line: StageLine): void => {
+  line.seconds = (Date.now() - line.startedAtMs) / 1000
+}
+
+const explain = (type: FailureType): { cause: string; suggest: string } => ({ cause: failures[type].cause, suggest: failures[type].suggest })
+
+const failureOf = (e: unknown): { type: FailureType; message: string; logTail: string[] } => {
+  const cause = e instanceof ActivityFailure ? e.cause : e
+  if (!(cause instanceof ApplicationFailure)) return { type: 'NeedsAttention', message: cause instanceof Error ? cause.message : String(cause), logTail: [] }
+  const evidence = cause.details?.[0] as FailureEvidence | undefined
+  return { type: cause.type !== null && cause.type !== undefined && cause.type in failures ? (cause.type as FailureType) : 'NeedsAttention', message: cause.message, logTail: evidence?.logTail ?? [] }
+}
+
+/** A patch is merged over the request and must then fit the stage's schema. */
+const patchSchema = (schema: z.ZodType, request: unknown): z.ZodType =>
+  z.record(z.string(), z.unknown()).superRefine((patch, ctx) => {
+    const merged = schema.safeParse(merge(request, patch))
+    if (!merged.success) for (const issue of merged.error.issues) ctx.addIssue({ code: 'custom', path: issue.code === 'unrecognized_keys' ? [...issue.path, ...issue.keys.slice(0, 1)] : issue.path, message: issue.message })
+  })
+
+const patched = <C extends { request: unknown; placement: PlacementInput | undefined }>(call: C, answer: Decision): C => {
+  const patch = answer.patch as { request?: Record<string, unknown>; placement?: PlacementInput } | null
+  if (patch === null) return call
+  return { ...call, request: merge(call.request, patch.request ?? {}), placement: patch.placement === undefined ? call.placement : { ...call.placement, ...patch.placement } }
+}
+
+const merge = (base: unknown, over: unknown): unknown => {
+  if (typeof base !== 'object' || base === null || Array.isArray(base) || typeof over !== 'object' || over === null || Array.isArray(over)) return over
+  const merged: Record<string, unknown> = { ...base }
+  for (const [k, v] of Object.entries(over)) if (k !== '__proto__') merged[k] = k in merged ? merge(merged[k], v) : v
+  return merged
+}

@@ -1,0 +1,2 @@
+/** The workflow types a worker registers. */
+export { cptRun } from './cpt-run.ts'
