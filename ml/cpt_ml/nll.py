@@ -1,0 +1,146 @@
+"""Negative log-likelihood of documents under a causal model: score-ppl, evaluate-perplexity and the trainer share it.
+
+Shape suffixes: B windows of a batch, T tokens of a window, N scored targets, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from cpt_ml.errors import BadRequest
+
+TokenIds = npt.NDArray[np.uint32]
+Int64s = npt.NDArray[np.int64]
+
+LOGIT_ELEMENTS = 1 << 24  # 64 MiB of fp32 logits at a time, whatever the vocabulary
+
+
+@dataclass(frozen=True)
+class Window:
+    """Inputs [start, end) of one document; predicts tokens start+1 … end, of which those from `first_target` count."""
+
+    doc: int
+    start: int
+    end: int
+    first_target: int
+
+    @property
+    def length(self) -> int:
+        return self.end - self.start
+
+
+def document_nll(  # noqa: PLR0917
+    model: Any,
+    docs_tokens: Sequence[TokenIds],
+    window_tokens: int,
+    stride_tokens: int,
+    max_tokens: int,
+    batch_tokens: int,
+    device: Any = "cpu",
+    beat: Callable[[int, int], None] | None = None,
+) -> list[tuple[float, int]]:
+    """Summed negative log-likelihood and number of scored tokens of each document, in the order given.
+
+    Each document is cut to `max_tokens`; its first token is never scored, every other one exactly once, with at least
+    `window_tokens - stride_tokens` tokens before it where the document has them. The sum is in nats (float64 over
+    float32 terms); (0.0, 0) where a document has fewer than two tokens. `model` is a Hugging Face causal model whose
+    logits are a linear head on its decoder. Windows are padded on the right and attention is causal, so what else is in
+    a batch changes a score by float32 rounding only. `beat` gets (tokens done, tokens in all) after every batch.
+    Raises BadRequest when the stride exceeds the window, or a token is outside the vocabulary.
+    """
+    import torch  # noqa: PLC0415 - seconds to import, and not every importer scores
+
+    windows = [
+        w
+        for i, doc in enumerate(docs_tokens)
+        for w in cut_windows(i, min(len(doc), max_tokens), window_tokens, stride_tokens)
+    ]
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    _check_vocabulary(docs_tokens, head.weight.shape[0])
+    sums = np.zeros(len(docs_tokens), dtype=np.float64)
+    counts = np.zeros(len(docs_tokens), dtype=np.int64)
+    total, done = sum(w.length for w in windows), 0
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch in batches(windows, batch_tokens):
+                tokens_BT, targets_BT = _pad(batch, docs_tokens)
+                scored_BT = targets_BT >= 0
+                hidden_BTD = decoder(
+                    input_ids=torch.from_numpy(tokens_BT).to(device), use_cache=False
+                ).last_hidden_state
+                hidden_ND = hidden_BTD[torch.from_numpy(scored_BT).to(device)]
+                targets_N = torch.from_numpy(targets_BT[scored_BT]).to(device)
+                nll_N = _token_nll(head, hidden_ND, targets_N).cpu().numpy().astype(np.float64)
+                docs_N = np.repeat([w.doc for w in batch], scored_BT.sum(axis=1))
+                np.add.at(sums, docs_N, nll_N)
+                np.add.at(counts, docs_N, 1)
+                done += sum(w.length for w in batch)
+                if beat is not None:
+                    beat(done, total)
+    finally:
+        model.train(was_training)
+    return [(float(s), int(n)) for s, n in zip(sums, counts, strict=True)]
+
+
+def cut_windows(doc: int, num_tokens: int, window_tokens: int, stride_tokens: int) -> Iterator[Window]:
+    """Windows over a document of `num_tokens`: each token but the first is a target that counts in exactly one."""
+    if not 0 < stride_tokens <= window_tokens:
+        raise BadRequest(f"strideTokens is {stride_tokens}, expected 1 to windowTokens ({window_tokens})")
+    start, scored_up_to = 0, 0
+    while scored_up_to < num_tokens - 1:
+        end = min(start + window_tokens, num_tokens - 1)
+        yield Window(doc, start, end, scored_up_to + 1)
+        start, scored_up_to = start + stride_tokens, end
+
+
+def batches(windows: Sequence[Window], batch_tokens: int) -> Iterator[list[Window]]:
+    """Windows of like length, padded size ≤ `batch_tokens`; longest first: memory runs out at once or never."""
+    ordered = sorted(windows, key=lambda w: (-w.length, w.doc, w.start))
+    batch: list[Window] = []
+    for w in ordered:
+        if batch and (len(batch) + 1) * batch[0].length > batch_tokens:
+            yield batch
+            batch = []
+        batch.append(w)
+    if batch:
+        yield batch
+
+
+def _pad(
+    batch: Sequence[Window], docs_tokens: Sequence[TokenIds]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Inputs padded with 0, and targets with −1 where nothing is scored."""
+    width = batch[0].length
+    tokens_BT = np.zeros((len(batch), width), dtype=np.int64)
+    targets_BT = np.full((len(batch), width), -1, dtype=np.int64)
+    for i, w in enumerate(batch):
+        doc = docs_tokens[w.doc]
+        tokens_BT[i, : w.length] = doc[w.start : w.end]
+        targets_BT[i, w.first_target - w.start - 1 : w.length] = doc[w.first_target : w.end + 1]
+    return tokens_BT, targets_BT
+
+
+def _token_nll(head: Any, hidden_ND: Any, targets_N: Any) -> Any:
+    """Cross-entropy of each target in nats, float32, with the logits of a bounded number of rows at a time."""
+    import torch  # noqa: PLC0415
+    from torch.nn.functional import cross_entropy  # noqa: PLC0415
+
+    rows = max(1, LOGIT_ELEMENTS // int(head.weight.shape[0]))
+    parts = [
+        cross_entropy(head(hidden_ND[i : i + rows]).float(), targets_N[i : i + rows], reduction="none")
+        for i in range(0, len(targets_N), rows)
+    ]
+    return torch.cat(parts)
+
+
+def _check_vocabulary(docs_tokens: Sequence[TokenIds], vocabulary: int) -> None:
+    for i, doc in enumerate(docs_tokens):
+        if len(doc) and int(doc.max()) >= vocabulary:
+            raise BadRequest(f"document {i} has token {int(doc.max())}, but the model's vocabulary is {vocabulary}")
