@@ -1,0 +1,152 @@
+"""A real store in a temporary folder, and stages run in this process as the activity would run them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cpt_ml.job import Job
+from cpt_ml.store import Json, sha256_file, tree_digest
+
+FIXTURES = Path(__file__).parents[2] / "contracts" / "fixtures" / "jobs"
+
+# contracts/src: which map stages there are, what their units are cut over, and their kinds of output
+ITEMS = {"ingest": "sources"}
+MANIFESTS = {
+    "filter": ["corpus"],
+    "decontaminate": ["corpus", "drops"],
+    "classify-topics": ["corpus", "drops"],
+    "tokenize": ["corpus", "drops"],
+    "score-ppl": ["tokens", "index"],
+}
+
+
+class Workbench:
+    """A store under `folder`, a root `files` for test data, and the stages."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = folder / "files"
+        self.roots = {"store": str(folder / "store"), "files": str(self.files)}
+        self.files.mkdir(parents=True, exist_ok=True)
+        self.jobs = 0
+
+    def put(self, name: str, data: bytes) -> Json:
+        """Writes a file under the root `files` and returns its reference."""
+        path = self.files / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+        return self.ref(name)
+
+    def ref(self, name: str) -> Json:
+        """Reference to a file, or with a trailing slash a folder, under the root `files`."""
+        path = self.files / name
+        if name.endswith("/"):
+            files = [p for p in sorted(path.rglob("*")) if p.is_file()]
+            digest = tree_digest([(p.relative_to(path).as_posix(), sha256_file(p)) for p in files])
+            return {"uri": f"files:{name}", "sha256": digest, "bytes": sum(p.stat().st_size for p in files)}
+        return {"uri": f"files:{name}", "sha256": sha256_file(path), "bytes": path.stat().st_size}
+
+    def job(self, stage: str, request: Json, *, units: list[Json] | None = None, **placement: Any) -> Job:
+        """A job in a folder of its own; every call is another attempt, also at a fingerprint that is committed."""
+        self.jobs += 1
+        folder = self.folder / "jobs" / f"{self.jobs:04d}-{stage}"
+        folder.mkdir(parents=True)
+        spec = {
+            "format": "cpt-job/1",
+            "stage": stage,
+            "version": 1,
+            "fingerprint": fingerprint(stage, request),
+            "range": 0,
+            "attempt": 1,
+            "token": f"attempt-{self.jobs:04d}",
+            "roots": self.roots,
+            "request": request,
+            "units": units,
+            "parents": [],
+            "placement": {"runner": "local", "threads": 1, "batchTokens": 16_384, **placement},
+            "leaseSeconds": 60,
+        }
+        return Job(folder, spec)
+
+    def run(self, stage: str, request: Json, **placement: Any) -> Json:
+        """Runs a stage to its committed result; a map stage's units are merged as the activity merges them."""
+        units = self.units(stage, request)
+        job = self.job(stage, request, units=units, **placement)
+        module = importlib.import_module(f"cpt_ml.{stage.replace('-', '_')}")
+        module.run(job)
+        if units is None:
+            return job.store.record(job.fingerprint)["result"]
+        return self.merge(job, [job.store.record(u["fingerprint"])["result"] for u in units])
+
+    def units(self, stage: str, request: Json) -> list[Json] | None:
+        """The units of a map stage, or None for a whole one."""
+        if stage in ITEMS:
+            inputs: list[Json] = [{ITEMS[stage]: element} for element in request[ITEMS[stage]]]
+        elif stage in MANIFESTS:
+            store = self.job(stage, request).store
+            columns: dict[str, Any] = {}
+            for key in MANIFESTS[stage]:
+                value = request[key]
+                many = isinstance(value, list)
+                shards = [store.manifest(ref)["shards"] for ref in (value if many else [value])]
+                columns[key] = [list(row) for row in zip(*shards, strict=True)] if many else shards[0]
+            count = len(columns[MANIFESTS[stage][0]])
+            inputs = [{k: (v[i] if v else []) for k, v in columns.items()} for i in range(count)]
+        else:
+            return None
+        return [
+            {"index": i, "fingerprint": fingerprint(stage, {"unit": u, "of": request}), "inputs": u}
+            for i, u in enumerate(inputs)
+        ]
+
+    def merge(self, job: Job, results: list[Json]) -> Json:
+        """One manifest a kind of output, and counts added up by key."""
+        attempt = job.attempt()
+        result: Json = {"counts": add_up([r["counts"] for r in results])}
+        for kind in results[0]["outputs"]:
+            shards = [s for r in results for s in r["outputs"][kind]]
+            manifest = {"format": "cpt-manifest/1", "kind": kind, "shards": shards}
+            attempt.path(f"{kind}.json").write_bytes(json.dumps(manifest, separators=(",", ":")).encode())
+            result[kind] = attempt.ref(f"{kind}.json")
+        return job.commit(attempt, result)["result"]
+
+    def path(self, ref: Json) -> Path:
+        """Where a referenced file lies."""
+        return self.job("read", ref).store.file(ref)
+
+    def shards(self, ref: Json) -> list[Path]:
+        """Where the shards of a manifest lie."""
+        return list(self.job("read", ref).store.shards(ref))
+
+
+def fingerprint(stage: str, request: Any) -> str:
+    return hashlib.sha256(json.dumps([stage, request], sort_keys=True).encode()).hexdigest()
+
+
+def add_up(counts: list[Json]) -> Json:
+    """Sums counts by key, nested records too."""
+    total: Json = {}
+    for c in counts:
+        for key, value in c.items():
+            if isinstance(value, dict):
+                total[key] = dict(Counter(total.get(key, {})) + Counter(value))
+            else:
+                total[key] = total.get(key, 0) + value
+    return total
+
+
+def fixture_request(stage: str) -> Json:
+    """The golden request of a stage, the file that the TypeScript contract parses too."""
+    return json.loads((FIXTURES / f"{stage}.json").read_bytes())
+
+
+@pytest.fixture
+def workbench(tmp_path: Path) -> Workbench:
+    return Workbench(tmp_path)
