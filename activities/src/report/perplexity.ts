@@ -1,0 +1,121 @@
+import { comparePerplexity, evaluatePerplexity, type PerplexityChange, type StratumLoss } from '@cpt/contracts/evaluate-perplexity'
+import { categoryAxis, chart, colour, ink, legend, valueAxis } from './chart.ts'
+import { clip, h, type Html } from './html.ts'
+import { count, fixed, ppl, plusMinus, signed } from './numbers.ts'
+import { groupColour, groupOf, groupTitle, stratumKey, stratumName, sum } from './strata.ts'
+import { changes, groupName } from './summary.ts'
+import { details, figure, note, table, type Column } from './table.ts'
+import { absent, resultOf, type Section, type View } from './view.ts'
+
+/** A model at a point of the run, measured on the frozen sets. */
+interface Point {
+  label: string
+  strata: readonly StratumLoss[]
+}
+
+/** Loss on the frozen validation sets, from the base over every round to the end. */
+export const perplexity = (view: View): Section => {
+  const points = pointsOf(view)
+  const groups = order([...new Set(points.flatMap((p) => p.strata.map(group)))], view.request.spec.targetLanguage)
+  const body =
+    points.length === 0
+      ? absent(view, 'base/perplexity', 'validation loss')
+      : h`
+${overview(view)}
+${figure('Change of validation loss since the base', h`${legend(groups.map((g, i) => ({ name: groupName(view, g), colour: lineColour(view, g, i), shape: 'line' })))}${groupChart(view, points, groups)}`)}
+${groups.map((g) => oneGroup(view, points, g))}
+${note('Each set was frozen before the first round, is never trained on, and keeps its near-duplicates out of the plan. Differences are paired by document, their standard errors from a bootstrap over documents. Nats per byte compare across tokenizers, nats per token do not.')}`
+  return { id: 'perplexity', title: 'Perplexity by language and topic', body }
+}
+
+const group = (s: StratumLoss | PerplexityChange): string => (s.set === 'retention' ? 'retention' : groupOf(s))
+const order = (groups: string[], target: string): string[] => {
+  const rank = (g: string): number => (g === target ? 0 : g === 'retention' ? 3 : g === 'synthetic' ? 2 : 1)
+  return groups.sort((a, b) => rank(a) - rank(b) || (a < b ? -1 : 1))
+}
+const lineColour = (view: View, g: string, i: number): string => (['retention', 'synthetic', 'en', view.request.spec.targetLanguage].includes(g) ? groupColour(g, view.request.spec.targetLanguage) : colour(i + 4))
+
+const pointsOf = (view: View): Point[] => {
+  const base = resultOf(view, 'base/perplexity', evaluatePerplexity)
+  return [...(base === null ? [] : [{ label: 'base', strata: base.measurement.strata }]), ...view.rounds.flatMap((r) => (r.train === null ? [] : [{ label: r.label, strata: r.train.measurement.strata }]))]
+}
+
+/** Token-weighted over strata: what the whole group costs. */
+const mean = (strata: readonly StratumLoss[]): number => sum(strata.map((s) => s.nllPerToken * s.tokens)) / Math.max(1, sum(strata.map((s) => s.tokens)))
+
+const overview = (view: View): Html => {
+  const rows = changes(view)
+  if (rows === null) return absent(view, 'final/compare-perplexity', 'comparison of base and final model')
+  return table(
+    [
+      { head: 'Text', cell: (g) => groupName(view, g.group) },
+      { head: 'Documents', numeric: true, cell: (g) => count(g.docs) },
+      { head: 'Base, nats/token', numeric: true, cell: (g) => fixed(g.nllBefore) },
+      { head: 'Final', numeric: true, cell: (g) => fixed(g.nllAfter) },
+      { head: 'Change', numeric: true, cell: (g) => toned(g.deltaNll, g.seNll, plusMinus(g.deltaNll, g.seNll)) },
+      { head: 'Change, nats/byte', numeric: true, cell: (g) => signed(g.deltaNllPerByte, 4) },
+      { head: 'Perplexity', numeric: true, cell: (g) => `${ppl(Math.exp(g.nllBefore))} → ${ppl(Math.exp(g.nllAfter))}` },
+    ],
+    [...rows].sort((a, b) => order([a.group, b.group], view.request.spec.targetLanguage).indexOf(a.group) - order([a.group, b.group], view.request.spec.targetLanguage).indexOf(b.group)),
+  )
+}
+
+/** Coloured only where the change is more than two standard errors. */
+const toned = (delta: number, se: number, text: string): Html | string => (Math.abs(delta) <= 2 * se || !Number.isFinite(delta) ? text : h`<span class="${delta < 0 ? 'good' : 'bad'}">${text}</span>`)
+
+const groupChart = (view: View, points: readonly Point[], groups: readonly string[]): Html => {
+  const lines = groups.map((g) => ({ g, values: points.map((p) => mean(p.strata.filter((s) => group(s) === g))) }))
+  return chart('perplexity', lines.map((l) => `${groupName(view, l.g)}: ${l.values.map((v) => fixed(v)).join(' → ')}`).join('; '), 330, {
+    grid: { left: 70, right: 190, top: 14, bottom: 44 },
+    xAxis: categoryAxis(points.map((p) => clip(p.label, 18)), { boundaryGap: false, axisLine: { onZero: false, lineStyle: { color: ink.line } }, axisLabel: { color: ink.text, hideOverlap: true } }),
+    yAxis: valueAxis('change (nats/token)', { nameGap: 48, scale: true }),
+    series: lines.map((l, i) => deltaLine(groupName(view, l.g), l.values, lineColour(view, l.g, i), i === 0)),
+  })
+}
+
+const deltaLine = (name: string, values: readonly number[], lineColour: string, zero: boolean) => ({
+  type: 'line',
+  symbol: 'circle',
+  symbolSize: 6,
+  lineStyle: { color: lineColour, width: 2 },
+  itemStyle: { color: lineColour },
+  labelLayout: { moveOverlap: 'shiftY' },
+  data: values.map((v, i) => {
+    const delta = v - (values[0] ?? 0)
+    return { value: Math.round(delta * 1e5) / 1e5, label: { show: i === values.length - 1, position: 'right', color: ink.text, fontSize: 11, formatter: () => `${clip(name, 30)} ${signed(delta, 2)}` } }
+  }),
+  ...(zero ? { markLine: { silent: true, symbol: 'none', label: { show: false }, lineStyle: { color: ink.soft, type: 'solid', width: 1 }, data: [{ yAxis: 0 }] } } : {}),
+})
+
+const oneGroup = (view: View, points: readonly Point[], g: string): Html => {
+  const compared = resultOf(view, 'final/compare-perplexity', comparePerplexity)?.strata.filter((s) => group(s) === g) ?? []
+  const strata = new Map(points.flatMap((p) => p.strata.filter((s) => group(s) === g)).map((s) => [stratumKey({ language: s.language, kind: s.kind, topic: s.topic }), s]))
+  const rows = [...strata].map(([key, s]) => ({ s, at: points.map((p) => p.strata.find((x) => group(x) === g && stratumKey({ language: x.language, kind: x.kind, topic: x.topic }) === key)), change: compared.find((c) => stratumKey({ language: c.language, kind: c.kind, topic: c.topic }) === key) })).sort((a, b) => (a.change?.deltaNll ?? 0) - (b.change?.deltaNll ?? 0))
+  type Row = (typeof rows)[number]
+  const first = (r: Row) => r.at[0]
+  const last = (r: Row) => r.at.at(-1)
+  const columns: Column<Row>[] = [
+    { head: 'Stratum', cell: (r) => stratumName(r.s) },
+    { head: 'Documents', numeric: true, cell: (r) => count(r.s.docs) },
+    { head: 'Base, nats/token', numeric: true, cell: (r) => fixed(first(r)?.nllPerToken) },
+    { head: 'Final', numeric: true, cell: (r) => fixed(last(r)?.nllPerToken) },
+    { head: 'Change', numeric: true, cell: (r) => (r.change === undefined ? '–' : toned(r.change.deltaNll, r.change.seNll, plusMinus(r.change.deltaNll, r.change.seNll))) },
+    { head: 'Base, nats/byte', numeric: true, cell: (r) => fixed(first(r)?.nllPerByte) },
+    { head: 'Final', numeric: true, cell: (r) => fixed(last(r)?.nllPerByte) },
+    { head: 'Change', numeric: true, cell: (r) => signed((last(r)?.nllPerByte ?? Number.NaN) - (first(r)?.nllPerByte ?? Number.NaN)) },
+    { head: 'Perplexity', numeric: true, cell: (r) => `${ppl(Math.exp(first(r)?.nllPerToken ?? Number.NaN))} → ${ppl(Math.exp(last(r)?.nllPerToken ?? Number.NaN))}` },
+  ]
+  const name = g === 'retention' ? groupName(view, g) : groupTitle(g)
+  return h`<h3>${name.charAt(0).toUpperCase()}${name.slice(1)}</h3>
+${rows.length < 2 ? '' : figure('Change of loss since the base, by stratum', strataChart(`perplexity-${g}`, points, rows.map((r) => ({ name: stratumName(r.s), values: r.at.map((x) => x?.nllPerToken ?? Number.NaN) }))))}
+${table(columns, rows)}
+${points.length < 3 ? '' : details('Nats per token after every round', table<Row>([{ head: 'Stratum', cell: (r) => stratumName(r.s) }, ...points.map((p, i) => ({ head: p.label, numeric: true, cell: (r: Row) => fixed(r.at[i]?.nllPerToken) }))], rows))}`
+}
+
+const strataChart = (id: string, points: readonly Point[], lines: readonly { name: string; values: readonly number[] }[]): Html =>
+  chart(id, lines.map((l) => `${l.name}: ${l.values.map((v) => fixed(v)).join(' → ')}`).join('; '), Math.max(230, 90 + lines.length * 17), {
+    grid: { left: 70, right: 300, top: 14, bottom: 44 },
+    xAxis: categoryAxis(points.map((p) => clip(p.label, 18)), { boundaryGap: false, axisLine: { onZero: false, lineStyle: { color: ink.line } }, axisLabel: { color: ink.text, hideOverlap: true } }),
+    yAxis: valueAxis('change (nats/token)', { nameGap: 48, scale: true }),
+    series: lines.map((l, i) => deltaLine(l.name, l.values, colour(i), i === 0)),
+  })

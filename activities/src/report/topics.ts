@@ -1,0 +1,91 @@
+import { countStrata } from '@cpt/contracts/count-strata'
+import { classifyTopics, trainTopicClassifier } from '@cpt/contracts/topics'
+import { categoryAxis, chart, ink, legend, valueAxis } from './chart.ts'
+import { clip, h, type Html } from './html.ts'
+import { count, fixed, percent, plural } from './numbers.ts'
+import { groupColour, groupTitle, sum } from './strata.ts'
+import { bar, details, figure, note, table } from './table.ts'
+import { absent, resultOf, type Round, type Section, type View } from './view.ts'
+
+interface TopicRow {
+  topic: string
+  docs: number
+  natural: number
+  /** Share of the language's web tokens by round; null where the round has none. */
+  byRound: (number | null)[]
+}
+
+/** Web pages by topic: as they came, and as each round mixed them. */
+export const topics = (view: View): Section => {
+  const counted = resultOf(view, 'count-strata', countStrata)?.strata.filter((s) => s.kind === 'web' && s.topic !== null)
+  const classified = resultOf(view, 'classify-topics', classifyTopics)?.counts
+  const languages = [...new Set(counted?.map((s) => s.language))].sort((a, b) => (a === view.request.spec.targetLanguage ? -1 : b === view.request.spec.targetLanguage ? 1 : a < b ? -1 : 1))
+  const body = h`
+${classified === undefined ? absent(view, 'classify-topics', 'labels') : h`<p>${plural(classified.classified, 'web page')} were given a topic; ${count(classified.lowConfidence)} of them below the least probability, which makes them “Others”. Other kinds of source have no topic.</p>`}
+${counted === undefined ? absent(view, 'count-strata', 'natural shares') : languages.map((language) => oneLanguage(view, language, counted.filter((s) => s.language === language)))}
+<h3>How good the classifiers are</h3>
+${classifiers(view)}`
+  return { id: 'topics', title: 'Topics before and after', body }
+}
+
+const oneLanguage = (view: View, language: string, counted: readonly { topic: string | null; docs: number; tokens: number }[]): Html => {
+  const total = sum(counted.map((s) => s.tokens))
+  const rounds = view.rounds.filter((r) => webShares(r, language).size > 0)
+  const shares = rounds.map((r) => webShares(r, language))
+  const rows: TopicRow[] = counted
+    .map((s) => ({ topic: s.topic ?? '', docs: s.docs, natural: s.tokens / Math.max(1, total), byRound: shares.map((m) => m.get(s.topic ?? '') ?? null) }))
+    .sort((a, b) => b.natural - a.natural)
+  const most = Math.max(0.01, ...rows.flatMap((r) => [r.natural, ...r.byRound.map((x) => x ?? 0)]))
+  return h`<h3>${groupTitle(language)}</h3>
+${figure('Share of web tokens by topic', h`${legend([{ name: 'natural (before)', colour: 'var(--c8)' }, ...(rounds.length === 0 ? [] : [{ name: `last round (${rounds.at(-1)?.label ?? ''})`, colour: groupColour(language, view.request.spec.targetLanguage) }])])}${topicChart(view, language, rows)}`)}
+${table<TopicRow>(
+  [
+    { head: 'Topic', cell: (r) => r.topic },
+    { head: 'Documents', numeric: true, cell: (r) => count(r.docs) },
+    { head: 'Natural share', numeric: true, cell: (r) => bar(r.natural / most, percent(r.natural)) },
+    ...rounds.map((round, i) => ({ head: clip(round.label, 24), numeric: true, cell: (r: TopicRow) => (r.byRound[i] === null || r.byRound[i] === undefined ? '–' : bar(r.byRound[i] / most, percent(r.byRound[i]), r.natural / most)) })),
+  ],
+  rows,
+)}
+${note('Shares of this language’s web tokens, as planned for each round; the tick marks the natural share.')}`
+}
+
+const webShares = (round: Round, language: string): Map<string, number> => {
+  const strata = round.plan?.strata.filter((s) => s.language === language && s.kind === 'web' && s.topic !== null) ?? []
+  const total = sum(strata.map((s) => s.ratio))
+  return new Map(total === 0 ? [] : strata.map((s) => [s.topic ?? '', s.ratio / total]))
+}
+
+const topicChart = (view: View, language: string, rows: readonly TopicRow[]): Html =>
+  chart(`topics-${language}`, `Share by topic: ${rows.map((r) => `${r.topic} ${percent(r.natural)} before, ${percent(r.byRound.at(-1) ?? Number.NaN)} in the last round`).join('; ')}`, 48 + rows.length * 32, {
+    grid: { left: 270, right: 40, top: 4, bottom: 42 },
+    xAxis: valueAxis('share of web tokens (%)', { axisLabel: { color: ink.soft, formatter: (v: number) => String(v) } }),
+    yAxis: categoryAxis(rows.map((r) => clip(r.topic, 40)), { inverse: true, axisLine: { show: false } }),
+    series: [
+      { type: 'bar', barWidth: 9, barGap: '15%', itemStyle: { color: 'var(--c8)', opacity: 0.65 }, data: rows.map((r) => r.natural * 100) },
+      ...((rows[0]?.byRound.length ?? 0) === 0 ? [] : [{ type: 'bar', barWidth: 9, itemStyle: { color: groupColour(language, view.request.spec.targetLanguage) }, data: rows.map((r) => (r.byRound.at(-1) ?? 0) * 100) }]),
+    ],
+  })
+
+const classifiers = (view: View): Html => {
+  const keys = [...view.lines.keys()].filter((k) => k.startsWith('train-topic-classifier/'))
+  if (keys.length === 0) return absent(view, 'train-topic-classifier/…', 'classifier')
+  return h`${keys.map((key) => {
+    const r = resultOf(view, key, trainTopicClassifier)
+    if (r === null) return absent(view, key, 'classifier')
+    const se = Math.sqrt((r.accuracy * (1 - r.accuracy)) / Math.max(1, r.numTest))
+    return h`<p><strong>${groupTitle(key.slice(key.indexOf('/') + 1))}</strong> (${r.taxonomy}): right on ${percent(r.accuracy)} ± ${percent(se)} of ${plural(r.numTest, 'held-out page')}, trained on ${count(r.numTrain)}.</p>
+${details(
+  'Precision and recall by topic',
+  table(
+    [
+      { head: 'Topic', cell: (c) => c.topic },
+      { head: 'Precision', numeric: true, cell: (c) => fixed(c.precision, 2) },
+      { head: 'Recall', numeric: true, cell: (c) => fixed(c.recall, 2) },
+      { head: 'Pages judged', numeric: true, cell: (c) => count(c.support) },
+    ],
+    r.perClass,
+  ),
+)}`
+  })}`
+}
