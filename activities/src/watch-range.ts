@@ -123,15 +123,17 @@ const currentAttempt = async (deps: Deps, work: RangeWork, asker: string): Promi
   for (;;) {
     const claims = await claimsOf(deps.store, work.fingerprint, work.range)
     const last = claims.length
+    let lastWords = ''
     const folder = jobFolder(deps.store.root, work.fingerprint, work.range, Math.max(1, last))
     if (last > 0) {
       const state = await deps.runners[work.placement.runner].look(folder)
       if (state.state !== 'ended') return folder
+      lastWords = state.end.message
     }
     const progress = await work.progress()
     const spent = await failuresInARow(deps, work, claims.map((c) => c.workflow === asker && c.decision === work.decision && c.progress === progress))
     if (spent >= budget) {
-      throw needsPerson('NeedsAttention', `${work.stage.name}: ${spent} attempts in a row failed without committing anything new`, {
+      throw needsPerson('NeedsAttention', `${work.stage.name}: ${spent} attempts in a row failed without committing anything new; the last: ${lastWords}`, {
         stage: work.stage.name, fingerprint: work.fingerprint, attempts: last, endClass: 'failed', logTail: await readLogTail(folder),
       })
     }
