@@ -16,7 +16,7 @@ await build({
   target: 'node20',
   sourcemap: 'linked',
   // the SDK loads a native module and its own files by path; pino starts its transports by path
-  external: ['@temporalio/*', 'pino', 'echarts'],
+  external: ['@temporalio/*', 'pino'],
   banner: { js: "import { createRequire } from 'node:module'; const require = createRequire(import.meta.url);" },
   logLevel: 'warning',
 })
