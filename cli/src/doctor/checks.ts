@@ -1,0 +1,112 @@
+import { existsSync, linkSync, mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import type { Config } from '@cpt/activities/config'
+import { findChromium } from '../../../infra/bootstrap/chromium.mjs'
+import { checkNode, findPython } from '../../../infra/bootstrap/interpreters.mjs'
+import { findUv, installPython, provideUv, pythonIsInstalled } from '../../../infra/bootstrap/python-environment.mjs'
+import { findTemporal, provideTemporal } from '../../../infra/temporal/provide.mjs'
+import { messageOf } from '../cli-error.ts'
+import { namedServer, workerProgram } from '../config.ts'
+import { isFree } from '../up/ports.ts'
+import { runningUp } from '../up/up-record.ts'
+
+const leastFreeGigabytes = 2
+
+/** One thing that has to be there: what was found, and how to get it when it is not. */
+export interface Finding {
+  what: string
+  ok: boolean
+  found: string
+  fix: string
+  /** Runs go without it. */
+  optional?: boolean
+  repair?: () => Promise<unknown>
+}
+export type Check = (config: Config) => Promise<Finding>
+
+const good = (what: string, found: string): Finding => ({ what, ok: true, found, fix: '' })
+
+const node: Check = () => {
+  try {
+    checkNode()
+    return Promise.resolve(good('Node', process.versions.node))
+  } catch (error) {
+    return Promise.resolve({ what: 'Node', ok: false, found: messageOf(error), fix: 'install Node 20.19 or newer from https://nodejs.org' })
+  }
+}
+
+const python: Check = async () => {
+  try {
+    const { path, version } = await findPython()
+    return good('Python', `${version} (${path})`)
+  } catch (error) {
+    return { what: 'Python', ok: false, found: messageOf(error), fix: 'install Python 3.11, 3.12 or 3.13, e.g. `apt-get install python3 python3-venv`' }
+  }
+}
+
+const uv: Check = async () => {
+  const found = await findUv()
+  return found !== null ? good('uv', `${found.version} (${found.path})`) : { what: 'uv', ok: false, found: 'not found', fix: '`cpt doctor --fix` installs it from PyPI', repair: provideUv }
+}
+
+const environment: Check = () => {
+  const what = 'Python environment'
+  if (pythonIsInstalled()) return Promise.resolve(good(what, 'ml/.venv is in step with ml/uv.lock'))
+  return Promise.resolve({ what, ok: false, found: 'ml/.venv is missing or older than ml/uv.lock', fix: '`cpt doctor --fix` installs it (some 3 to 4 GB the first time)', repair: installPython })
+}
+
+const bundles: Check = (config) => {
+  const file = workerProgram(config)
+  return Promise.resolve(existsSync(file) ? good('worker bundle', file) : { what: 'worker bundle', ok: false, found: `no ${file}`, fix: 'run `npm run bootstrap`' })
+}
+
+const temporal: Check = async () => {
+  if (namedServer() !== null) return good('Temporal CLI', 'not needed: TEMPORAL_ADDRESS names a server')
+  const found = await findTemporal()
+  return found !== null ? good('Temporal CLI', `${found.version} (${found.from === 'PATH' ? 'on PATH' : found.path})`) : { what: 'Temporal CLI', ok: false, found: 'none, or too old', fix: '`cpt doctor --fix` downloads it, or builds it where Go is installed', repair: provideTemporal }
+}
+
+const disk: Check = (config) => {
+  mkdirSync(config.stateDir, { recursive: true })
+  const { bavail, bsize } = statfsSync(config.stateDir)
+  const free = (bavail * bsize) / 1e9
+  const found = `${free.toFixed(1)} GB free at ${config.stateDir}`
+  return Promise.resolve(free >= leastFreeGigabytes ? good('disk', found) : { what: 'disk', ok: false, found, fix: `free at least ${leastFreeGigabytes} GB, or put CPT_STATE on another disk` })
+}
+
+/** Commits rest on creating a file only if it is absent: a hard link must refuse an existing name. */
+const store: Check = (config) => {
+  const root = config.roots['store'] ?? ''
+  const [a, b] = [join(root, `.doctor-${process.pid}-a`), join(root, `.doctor-${process.pid}-b`)]
+  try {
+    mkdirSync(root, { recursive: true })
+    writeFileSync(a, 'a')
+    linkSync(a, b)
+    let refuses = false
+    try {
+      linkSync(a, b)
+    } catch {
+      refuses = true
+    }
+    return Promise.resolve(refuses ? good('store', `${root} creates files only if absent`) : { what: 'store', ok: false, found: `${root}: link(2) replaces an existing file`, fix: 'put the store on a local POSIX file system' })
+  } catch (error) {
+    return Promise.resolve({ what: 'store', ok: false, found: `${root}: ${messageOf(error)}`, fix: 'put the store on a local file system that you can write and that knows hard links (CPT_STATE)' })
+  } finally {
+    rmSync(a, { force: true })
+    rmSync(b, { force: true })
+  }
+}
+
+const ports: Check = async (config) => {
+  if (runningUp(config.stateDir) !== null) return good('ports', 'cpt up is running')
+  const taken = []
+  for (const port of [7233, 8233, 8234]) if (!(await isFree(port))) taken.push(port)
+  return good('ports', taken.length === 0 ? '7233, 8233 and 8234 are free' : `${taken.join(', ')} taken: cpt up takes other ones`)
+}
+
+const browser: Check = () => {
+  const found = findChromium()
+  return Promise.resolve(found !== null ? good('browser', found) : { what: 'browser', ok: false, found: 'no Chromium or Chrome', fix: 'only browser tests need it: install one, or set CPT_CHROMIUM', optional: true })
+}
+
+export const checks: readonly Check[] = [node, python, uv, environment, bundles, temporal, disk, store, ports, browser]

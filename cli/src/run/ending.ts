@@ -1,0 +1,59 @@
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Config } from '@cpt/activities/config'
+import { CptRunResult } from '@cpt/contracts/cpt-run'
+import { CliError, messageOf } from '../cli-error.ts'
+import { runPage, type Session } from '../connect.ts'
+import { plainText } from '../plain-text.ts'
+import { benchmarkTable, changeTable, timeTable } from './results.ts'
+import type { Ending } from './watch.ts'
+import { quantity } from './words.ts'
+
+const tries = 5
+
+const resultOf = async (session: Session, workflowId: string): Promise<unknown> => {
+  const { isGrpcServiceError } = await import('@temporalio/client')
+  for (let n = 1; ; n++) {
+    try {
+      return await session.client.workflow.getHandle(workflowId).result()
+    } catch (error) {
+      if (n === tries || !isGrpcServiceError(error)) throw error
+      await sleep(1000)
+    }
+  }
+}
+
+/** The innermost failure says what went wrong; those around it only say where. */
+const rootOf = (error: unknown): Error => {
+  let root = error instanceof Error ? error : new Error(String(error))
+  while (root.cause instanceof Error) root = root.cause
+  return root
+}
+
+/** Prints how a run ended: tables, verdict, model and report. Throws a CliError when it failed. */
+export const tellEnding = async (session: Session, config: Config, workflowId: string, ending: Exclude<Ending, { how: 'interrupted' }>): Promise<void> => {
+  const print = (text: string) => void process.stdout.write(`${text}\n`)
+  const page = runPage(session, workflowId)
+  let value: unknown
+  try {
+    value = await resultOf(session, workflowId)
+  } catch (error) {
+    const root = rootOf(error)
+    const type = 'type' in root && typeof root.type === 'string' ? root.type : ending.status.toLowerCase()
+    throw new CliError(type === 'InvalidInput' ? 'usage' : 'failed', `${workflowId} ended as ${ending.status.toLowerCase()}: ${type}: ${messageOf(root)}`, page === null ? 'See docs/runbook.md for this type.' : `See docs/runbook.md for this type, and ${page}`)
+  }
+  const parsed = CptRunResult.safeParse(value)
+  if (!parsed.success) return print(`${workflowId} completed; its result: ${plainText(JSON.stringify(value))}`)
+  const result = parsed.data
+  if (ending.progress !== null) {
+    print(`\nTime\n${timeTable(ending.progress)}`)
+    const benchmarks = await benchmarkTable(config.roots['store'] ?? '', ending.progress)
+    print(`\nChange of loss on held-out text (negative is better)\n${changeTable(result)}`)
+    if (benchmarks !== null) print(`\nBenchmarks\n${benchmarks}`)
+    const reused = ending.progress.stages.filter((s) => s.state === 'reused').length
+    if (reused > 0) print(`\n${reused} of ${ending.progress.stages.length} stages were committed before and reused.`)
+  }
+  print(`\ngate     ${result.verdict}\ntokens   ${quantity(result.tokens)}`)
+  if (result.model !== null) print(`model    ${plainText(result.model)}`)
+  print(`report   ${plainText(result.report)}`)
+  if (page !== null) print(`run page ${page}`)
+}

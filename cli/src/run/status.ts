@@ -1,0 +1,42 @@
+import { defineSearchAttributeKey } from '@temporalio/common'
+import { plainText } from '../plain-text.ts'
+import { runPage, type Session } from '../connect.ts'
+import { findRun } from './find-run.ts'
+import { look } from './look.ts'
+import { table } from './table.ts'
+import { withSession } from './with-session.ts'
+import { duration, liveWords, parkedWords, stageWords } from './words.ts'
+
+const mostRuns = 50
+const stageKey = defineSearchAttributeKey('CptStage', 'KEYWORD')
+const statusKey = defineSearchAttributeKey('CptStatus', 'KEYWORD')
+const print = (text: string): void => void process.stdout.write(`${text}\n`)
+
+const listRuns = async (session: Session, json: boolean): Promise<void> => {
+  const runs = []
+  for await (const w of session.client.workflow.list({ query: "WorkflowType = 'cptRun'", pageSize: mostRuns })) {
+    const attributes = w.typedSearchAttributes
+    const seconds = ((w.closeTime ?? new Date()).getTime() - w.startTime.getTime()) / 1000
+    runs.push({ id: w.workflowId, runId: w.runId, state: w.status.name.toLowerCase(), status: attributes.get(statusKey) ?? '', stage: attributes.get(stageKey) ?? '', started: w.startTime.toISOString(), seconds })
+    if (runs.length === mostRuns) break
+  }
+  if (json) return print(JSON.stringify(runs))
+  if (runs.length === 0) return print('no runs yet; `npx cpt run` or `npx cpt quickstart` starts one')
+  print(table(['run', 'state', 'stage', 'time', 'started'], runs.map((r) => [plainText(r.id), r.state === 'running' && r.status !== '' ? plainText(r.status) : r.state, plainText(r.stage), duration(r.seconds), r.started.slice(0, 16).replace('T', ' ')])))
+}
+
+const showRun = async (session: Session, named: string, json: boolean): Promise<void> => {
+  const id = await findRun(session, named)
+  const sight = await look(session, id)
+  if (json) return print(JSON.stringify({ id, ...sight }))
+  const page = runPage(session, id)
+  print(`${id}  ${sight.status.toLowerCase()}${sight.progress === null ? ', and no worker answers' : `, ${sight.progress.status}, ${sight.progress.recoveries} recoveries`}`)
+  if (page !== null) print(page)
+  if (sight.progress === null) return
+  for (const line of sight.progress.stages) print(stageWords(line))
+  for (const live of sight.live) print(`  ${liveWords(live)}`)
+  for (const parked of sight.progress.parked) print(`\n${parkedWords(parked, named, page)}`)
+}
+
+export const status = (named: string | undefined, flags: { json?: boolean; state?: string }): Promise<void> =>
+  withSession(flags.state, (session) => (named === undefined ? listRuns(session, flags.json === true) : showRun(session, named, flags.json === true)))
