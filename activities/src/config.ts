@@ -25,6 +25,8 @@ export interface Config {
   slots: number
   /** How long a job lives without its watcher. */
   leaseSeconds: number
+  /** How long the process that forks jobs waits for the next one; 0: every job starts a Python of its own. */
+  warmIdleSeconds: number
   logLevel: string
 }
 
@@ -61,6 +63,7 @@ export const loadConfig = (env: Record<string, string | undefined> = process.env
     queues: { control: env['CPT_QUEUE'] ?? controlQueue, jobs: env['CPT_JOBS_QUEUE'] ?? jobsQueue },
     slots: positive(env, 'CPT_SLOTS', Math.max(2, availableParallelism())),
     leaseSeconds: positive(env, 'CPT_LEASE_SECONDS', 120),
+    warmIdleSeconds: env['CPT_WARM_IDLE_SECONDS'] === '0' ? 0 : positive(env, 'CPT_WARM_IDLE_SECONDS', 600),
     logLevel: env['CPT_LOG_LEVEL'] ?? 'info',
   }
 }

@@ -28,6 +28,17 @@ from cpt_ml.store import Attempt, Json, Store, put_if_absent, replace_file
 BEAT_SECONDS = 0.5
 LEASE_POLL_SECONDS = 1.0
 SIGTERM_GRACE_SECONDS = 20.0
+SUPERSEDED_EXIT = 94
+# where a job left no end record, its exit code is all there is
+EXIT_CLASS = {
+    0: "done",
+    65: "bad-data",
+    75: "again",
+    78: "bad-request",
+    93: "do-not-restart",
+    94: "superseded",
+    95: "diverged",
+}
 
 
 @dataclass(frozen=True)
@@ -66,7 +77,10 @@ class Job:
         return [Unit(u["index"], u["fingerprint"], u["inputs"]) for u in self.spec["units"] or []]
 
     def beat(self, phase: str, done: float = 0, total: float = 0, unit: str = "", **more: Any) -> None:
-        """Says where the job is; at most every BEAT_SECONDS reaches the disk. Raises Stopped or Orphaned when told to leave."""
+        """Says where the job is; at most every BEAT_SECONDS it reaches the disk.
+
+        Raises Stopped or Orphaned when the job should leave.
+        """
         self._beat = {**self._beat, "phase": phase, "done": done, "total": total, "unit": unit, **more}
         now = time.monotonic()
         if now - self._last_beat >= BEAT_SECONDS or phase != self._beat.get("written"):
@@ -77,7 +91,7 @@ class Job:
         self.check_stop()
 
     def check_stop(self) -> None:
-        """Raises Stopped or Orphaned when the job should leave. Stages with something to save look at `stopping` first."""
+        """Raises Stopped or Orphaned when the job should leave; one with something to save asks `stopping` first."""
         if self._stop_reason == "orphaned":
             raise Orphaned(f"{self.stage}: nobody renewed the lease for {self.spec['leaseSeconds']} s")
         if self._stop_reason:
@@ -93,9 +107,9 @@ class Job:
         return Attempt(self.store, fingerprint or self.fingerprint, self.token)
 
     def commit(self, attempt: Attempt, result: Json) -> Json:
-        """Publishes an attempt's files with their result; the record is created only if absent and the winner is returned."""
+        """Publishes an attempt's files with their result; the record is created only if absent, the winner returned."""
         self.fence()
-        record = {
+        record: Json = {
             "format": "cpt-commit/1",
             "fingerprint": attempt.fingerprint,
             "stage": self.stage,
@@ -242,6 +256,12 @@ def set_threads(threads: int) -> None:
     """Thread pools of libraries imported from here on; torch and pyarrow are set by the modules that import them."""
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS"):
         os.environ[name] = str(threads)
+
+
+def process_identity() -> Json:
+    """Number, start time and boot of this process: what tells it from a later one of the same number."""
+    pid = os.getpid()
+    return {"pid": pid, "startTicks": process_start_ticks(pid), "bootId": boot_id(), "host": os.uname().nodename}
 
 
 def process_start_ticks(pid: int) -> str:

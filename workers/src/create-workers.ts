@@ -3,6 +3,7 @@ import { localDiskStore } from '@cpt/activities/artifact-store/local-disk'
 import type { Config } from '@cpt/activities/config'
 import type { Deps } from '@cpt/activities/deps'
 import { localRunner } from '@cpt/activities/job-runner/local'
+import { warmParent } from '@cpt/activities/job-runner/warm-parent'
 import { Client, type Connection } from '@temporalio/client'
 import { type NativeConnection, Worker, type WorkflowBundleOption } from '@temporalio/worker'
 import type { Logger } from 'pino'
@@ -14,7 +15,10 @@ export const createDeps = (config: Config, connection: Connection, log: Logger):
     config,
     store,
     runners: {
-      local: localRunner({ python: config.python, mlDir: `${config.home}/ml`, env: config.jobEnv, putIfAbsent: (path, data) => store.putIfAbsent(path.slice(store.root.length + 1), data) }),
+      local: localRunner({
+        python: config.python, mlDir: `${config.home}/ml`, env: config.jobEnv, putIfAbsent: (path, data) => store.putIfAbsent(path.slice(store.root.length + 1), data),
+        warm: config.warmIdleSeconds === 0 ? null : warmParent({ python: config.python, mlDir: `${config.home}/ml`, env: config.jobEnv, folder: `${config.stateDir}/warm`, idleSeconds: config.warmIdleSeconds }),
+      }),
     },
     client: new Client({ connection, namespace: config.temporal.namespace }),
     log,

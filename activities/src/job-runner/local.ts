@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Beat, EndRecord, exitClass } from '@cpt/contracts/job'
 import { groupMembers, isAlive, signalGroup, Started } from './process.ts'
+import type { WarmParent } from './warm-parent.ts'
 import { JobNotStarted, type JobFolder, type JobRunner } from './job-runner.ts'
 
 export interface LocalRunnerSettings {
@@ -13,6 +14,8 @@ export interface LocalRunnerSettings {
   /** The whole environment of a job: nothing of the worker's own reaches it. */
   env: Record<string, string>
   putIfAbsent: (path: string, data: Uint8Array) => Promise<boolean>
+  /** Forks jobs instead of starting Python for each; null: every job starts cold. */
+  warm: WarmParent | null
 }
 
 /** Jobs as processes of this machine: a session and group of their own, so they outlive the worker that started them. */
@@ -36,6 +39,7 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
     name: 'local',
     look,
     async submit(job, request) {
+      if (settings.warm !== null && (await settings.warm.fork(request.stage, job.path)) !== null) return
       const log = await open(join(job.path, 'log.jsonl'), 'a')
       try {
         const args = ['-m', 'cpt_ml', request.stage, '--request', join(job.path, 'request.json'), '--result', join(job.path, 'result.json')]
