@@ -38,7 +38,7 @@ const heartbeats = async (session: Session, description: WorkflowExecutionDescri
 /** Asks once. Throws when the server cannot be asked. */
 export const look = async (session: Session, workflowId: string): Promise<Sight> => {
   const handle = session.client.workflow.getHandle(workflowId)
-  const description = await handle.describe()
+  const description = await session.connection.withDeadline(Date.now() + answerMs, () => handle.describe())
   const answer = session.connection.withDeadline(Date.now() + answerMs, () => handle.query<RunProgress>('progress')).catch(() => null)
   // the deadline covers the call, not the wait for a connection
   const progress = await Promise.race([answer, sleep(answerMs + 1000, null, { ref: false })])

@@ -2,6 +2,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { RunProgress } from '@cpt/contracts/cpt-run'
 import { messageOf } from '../cli-error.ts'
 import { runPage, type Session } from '../connect.ts'
+import { aborted } from '../interruption.ts'
 import { look, type Sight } from './look.ts'
 import { screen, type Screen } from './screen.ts'
 import { liveWords, parkedWords, stageWords } from './words.ts'
@@ -42,7 +43,9 @@ export const watch = async (session: Session, workflowId: string, named: string,
   try {
     while (!cancel.aborted) {
       try {
-        const sight = await look(session, workflowId)
+        // a server that is away may leave the question hanging, and Ctrl-C is to work all the same
+        const sight = await Promise.race([look(session, workflowId), aborted(cancel)])
+        if (sight === undefined) break
         tellNews(sight, told, on, (p) => parkedWords(p, named, page))
         if (!open.includes(sight.status)) return { how: sight.status === 'COMPLETED' ? 'completed' : 'failed', status: sight.status, progress: sight.progress }
         if (sight.progress !== null) heardMs = performance.now()

@@ -121,7 +121,11 @@ export const startUp = async (config: Config, { ports: given, say, cancel }: UpO
     }
     const pages = await serveReports(config.reportsDir, ports.reports)
     undo.push(() => pages.stop())
-    if (own) undo.push(async () => say(`jobs stopped: ${await stopJobs(config.roots['store'] ?? '')}`))
+    if (own)
+      undo.push(async () => {
+        const stopped = await stopJobs(config.roots['store'] ?? '')
+        if (stopped > 0) say(`${stopped} running ${stopped === 1 ? 'job' : 'jobs'} saved and stopped`)
+      })
     say('starting the worker')
     await keep('worker', worker(config, server))
     cancel.throwIfAborted()

@@ -3,6 +3,7 @@ import { createWriteStream } from 'node:fs'
 import { createInterface } from 'node:readline'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { identify, type ProcessIdentity } from '../../../infra/bootstrap/process-identity.mjs'
+import { aborted } from '../interruption.ts'
 import { plainText } from '../plain-text.ts'
 import { backoffMs } from './backoff.ts'
 
@@ -70,6 +71,7 @@ export const supervise = async (spec: ServiceSpec, onEvent: (event: ServiceEvent
     const ready = Promise.race([
       spec.ready((see) => watchers.push(see), AbortSignal.any([gone.signal, late, stopping.signal])),
       exited.then((how) => Promise.reject(why(how))),
+      aborted(stopping.signal).then(() => Promise.reject(why('was stopped while it started'))),
       new Promise<never>((_, reject) => late.addEventListener('abort', () => reject(why(`was not ready within ${spec.readyMs / 1000} s`)))),
     ])
     ready.catch(() => undefined)
