@@ -1,0 +1,76 @@
+"""A token plan as one long stream that can be read at any offset (docs/data-formats.md, sample-mixture).
+
+Sequence i of length S reads tokens [i*S, (i+1)*S + 1): the last token of one sequence is the first of the next, so each
+token of the stream but the first is a target once, and the position in the data is one integer.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow.parquet as pq
+
+from cpt_ml.errors import BadRequest
+from cpt_ml.store import Json, Store
+
+Ids = npt.NDArray[np.int64]
+
+
+class TokenStream:
+    """Reads a plan folder. Token shards are memory-mapped, so memory grows with pieces (44 bytes each), not tokens."""
+
+    def __init__(self, store: Store, plan_folder: Path) -> None:
+        self.plan: Json = json.loads((plan_folder / "plan.json").read_bytes())
+        self.num_tokens = int(self.plan["numTokens"])
+        self._bos, self._eos = self.plan["settings"]["bosId"], self.plan["settings"]["eosId"]
+        self._shards: dict[tuple[int, int], npt.NDArray[np.uint32]] = {}
+        names = ["offset", "pool", "shard", "row", "start", "length", "bos", "eos"]
+        table = pq.read_table(plan_folder / "pieces.parquet", columns=names, use_threads=False)
+        columns = {n: table[n].to_numpy() for n in names}
+        self._bos_of, self._eos_of = columns["bos"], columns["eos"]
+        self._offset, self._length, self._pool, self._shard, row, start = (
+            columns[n].astype(np.int64) for n in ("offset", "length", "pool", "shard", "row", "start")
+        )
+        self._source = start  # first token of each piece in its token shard
+        for p, pool in enumerate(self.plan["pools"]):
+            tokens, index = store.manifest(pool["tokens"])["shards"], store.manifest(pool["index"])["shards"]
+            for s in np.unique(self._shard[self._pool == p]).tolist():
+                path = store.shard(tokens[s])
+                self._shards[p, s] = np.memmap(path, dtype="<u4", mode="r")
+                table = pq.read_table(store.shard(index[s]), columns=["offset"], use_threads=False)
+                here = (self._pool == p) & (self._shard == s)
+                self._source[here] += table["offset"].to_numpy().astype(np.int64)[row[here]]
+        ends = self._offset + self._length
+        if not len(ends) or int(ends[-1]) != self.num_tokens or not np.array_equal(self._offset[1:], ends[:-1]):
+            raise BadRequest("train: the plan's pieces do not add up to its numTokens")
+
+    def read(self, offset: int, count: int) -> Ids:
+        """Tokens [offset, offset + count) of the stream. Raises ValueError outside of it."""
+        if offset < 0 or offset + count > self.num_tokens:
+            raise ValueError(f"tokens [{offset}, {offset + count}) of a stream of {self.num_tokens}")
+        out = np.empty(count, dtype=np.int64)
+        piece = int(np.searchsorted(self._offset, offset, side="right")) - 1
+        done = 0
+        while done < count:
+            skip = offset + done - int(self._offset[piece])
+            take = min(int(self._length[piece]) - skip, count - done)
+            out[done : done + take] = self._piece(piece)[skip : skip + take]
+            done, piece = done + take, piece + 1
+        return out
+
+    def sequences(self, first: int, count: int, length: int) -> Ids:
+        """Sequences first … first+count-1 of `length` targets: (count, length + 1)."""
+        tokens = self.read(first * length, count * length + 1)
+        return np.stack([tokens[i * length : (i + 1) * length + 1] for i in range(count)])
+
+    def _piece(self, i: int) -> Ids:
+        bos, eos = bool(self._bos_of[i]), bool(self._eos_of[i])
+        start = int(self._source[i])
+        shard = self._shards[int(self._pool[i]), int(self._shard[i])]
+        tokens = shard[start : start + int(self._length[i]) - bos - eos].astype(np.int64)
+        if not bos and not eos:
+            return tokens
+        return np.concatenate(([self._bos] * bos, tokens, [self._eos] * eos)).astype(np.int64)
