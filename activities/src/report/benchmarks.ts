@@ -69,12 +69,12 @@ const difference = (r: Row): Html | string => {
 
 const scoreChart = (rows: readonly Row[]): Html => {
   const series = (of: (r: Row) => BenchmarkScore | null, colour: string, offset: number) => [
-    { type: 'scatter', symbolSize: 9, symbolOffset: [0, offset], itemStyle: { color: colour }, data: rows.map((r, i) => [(of(r)?.value ?? Number.NaN) * 100, i]) },
-    { type: 'custom', renderItem: whisker(colour, offset), data: rows.map((r, i) => [((of(r)?.value ?? Number.NaN) - (of(r)?.standardError ?? 0)) * 100, i, ((of(r)?.value ?? Number.NaN) + (of(r)?.standardError ?? 0)) * 100]) },
+    { type: 'scatter', symbolSize: 9, symbolOffset: [0, offset], itemStyle: { color: colour }, data: rows.flatMap((r, i) => (of(r) === null ? [] : [[(of(r)?.value ?? 0) * 100, i]])) },
+    { type: 'custom', renderItem: whisker(colour, offset), data: rows.flatMap((r, i) => ends(of(r), i)) },
   ]
   return chart('benchmarks', rows.map((r) => `${r.name}: base ${score(r.base)}, final ${score(r.final)}`).join('; '), 48 + rows.length * 38, {
     grid: { left: 220, right: 30, top: 6, bottom: 42 },
-    xAxis: valueAxis('right answers (%)', { min: 0 }),
+    xAxis: valueAxis('right answers (%)', { min: 0, max: Math.min(100, Math.ceil(Math.max(10, ...rows.flatMap((r) => [...ends(r.base, 0), ...ends(r.final, 0)].map((e) => e[2])).map((x) => x * 1.05)) / 5) * 5) }),
     yAxis: categoryAxis(rows.map((r) => clip(r.name, 32)), { inverse: true, axisLine: { show: false }, splitLine: { show: true, lineStyle: { color: ink.line } } }),
     series: [
       { type: 'custom', renderItem: chanceTick, data: rows.flatMap((r, i) => ((any(r)?.chance ?? null) === null ? [] : [[(any(r)?.chance ?? 0) * 100, i]])) },
@@ -83,6 +83,9 @@ const scoreChart = (rows: readonly Row[]): Html => {
     ],
   })
 }
+
+/** [low, row, high] of one standard error around a score, kept on the axis. */
+const ends = (s: BenchmarkScore | null, row: number): [number, number, number][] => (s === null ? [] : [[Math.max(0, s.value - s.standardError) * 100, row, Math.min(1, s.value + s.standardError) * 100]])
 
 interface Api {
   value(dimension: number): number

@@ -36,6 +36,7 @@ const balance = (c: Raw): Html => h`<p>${plural(c.lines, 'line')} in = ${count(c
 
 const steps = (view: View, raw: Raw): Html => {
   const made: Step[] = [
+    { key: 'lines', title: 'lines read', kept: raw.lines, taken: 0, reasons: [], byLanguage: {} },
     { key: 'ingest', title: 'ingest', kept: raw.kept, taken: raw.quarantined, reasons: entries(raw.byReason), byLanguage: raw.byLanguage },
     ...[
       ['filter', resultOf(view, 'filter', filter)?.counts] as const,
@@ -48,10 +49,10 @@ const steps = (view: View, raw: Raw): Html => {
   return h`
 ${figure('Documents left after each stage', h`${legend([{ name: 'left', colour: ink.accent }, { name: 'taken out by the stage', colour: 'var(--c2)' }])}${funnelChart(made)}`)}
 ${left === undefined ? absent(view, 'tokenize', 'count of tokens') : h`<p>Left to train on: ${plural(left.docs, 'document')}, ${plural(left.tokens, 'token')}, ${bytes(left.bytes)} of text (${Object.entries(left.byLanguage).map(([l, n]) => `${groupTitle(l)} ${count(n)}`).join(', ')}).</p>`}
-${figure('What was taken out, and why', reasonChart(made), 'documents (ingest: lines)')}
-${reasonTable(made, raw.lines)}
+${figure('What was dropped, and why', reasonChart(made), 'documents (ingest: lines); the validation sets are not drops')}
+${reasonTable(made.slice(1), raw.lines)}
 <h3>By language</h3>
-${languageTable(made)}
+${languageTable(made.slice(1))}
 <h3>By source</h3>
 ${table(
   [
@@ -84,7 +85,7 @@ const funnelChart = (made: readonly Step[]): Html =>
 const describe = (s: Step | undefined): string => (s === undefined ? '' : `${count(s.kept)}${s.taken === 0 ? '' : `  (−${count(s.taken)})`}`)
 
 const reasonChart = (made: readonly Step[]): Html => {
-  const rows = made.flatMap((s) => s.reasons.map(([reason, n]) => ({ label: clip(`${s.title}: ${reason}`, 44), n }))).filter((r) => r.n > 0).slice(0, 40)
+  const rows = made.filter((s) => s.key !== 'hold-out').flatMap((s) => s.reasons.map(([reason, n]) => ({ label: clip(`${s.title}: ${reason}`, 44), n }))).filter((r) => r.n > 0).slice(0, 40)
   if (rows.length === 0) return h`<p class="absent">Nothing was taken out.</p>`
   return chart('reasons', `Documents taken out: ${rows.map((r) => `${r.label} ${r.n}`).join(', ')}`, 46 + rows.length * 23, {
     grid: { left: 290, right: 60, top: 4, bottom: 40 },

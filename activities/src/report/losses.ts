@@ -80,7 +80,7 @@ const marks = (phases: readonly Phase[], restarts: readonly number[]) => ({
   silent: true,
   symbol: 'none',
   data: [
-    ...phases.map((p) => ({ xAxis: p.from, lineStyle: { color: ink.soft, type: 'solid', width: 1, opacity: 0.6 }, label: { show: true, position: 'insideEndTop', rotate: 0, align: 'left', verticalAlign: 'bottom', color: ink.soft, fontSize: 11, distance: [4, -14], formatter: () => clip(p.round.label, 22) } })),
+    ...phases.map((p) => ({ xAxis: p.from, lineStyle: { color: ink.soft, type: 'solid', width: 1, opacity: 0.6 }, label: { show: true, position: 'end', align: 'left', color: ink.soft, fontSize: 11, distance: 5, formatter: () => clip(p.round.label, 22) } })),
     ...restarts.map((at) => ({ xAxis: at, lineStyle: { color: ink.bad, type: 'dashed', width: 1.4 }, label: { show: false } })),
   ],
 })

@@ -98,4 +98,6 @@ const strataTable = (round: Round, target: string): Html => {
   )}<p class="note">${plural(rows.length, 'stratum', 'strata')}; ratios sum to ${percent(sum(rows.map((s) => s.ratio)), 2)}.</p>`
 }
 
-const tokensMark = (tokens: number, of: number): Html | string => (tokens === 0 ? '–' : badge('warn', `${count(tokens)} (${percent(tokens / Math.max(1, of), 0)})`))
+const tokensMark = (tokens: number, of: number): Html | string => (tokens === 0 ? '–' : badge('warn', `${count(tokens)} (${share(tokens / Math.max(1, of))})`))
+
+const share = (x: number): string => (x < 0.001 ? '< 0.1 %' : percent(x))

@@ -12,6 +12,8 @@ export const fixed = (n: number | null | undefined, digits = 3): string => (n ==
 /** With its sign, so that a rise and a fall can be told apart in a column. */
 export const signed = (n: number, digits = 3): string => (Number.isFinite(n) ? `${n > 0 && Number(n.toFixed(digits)) !== 0 ? '+' : ''}${minus(n.toFixed(digits)).replace(/^−(0\.?0*)$/, '$1')}` : '–')
 export const plusMinus = (n: number, se: number, digits = 3): string => `${signed(n, digits)} ± ${fixed(se, digits)}`
+/** Fewer decimals for larger numbers: losses and perplexities stand in one column. */
+export const decimals = (n: number): number => (Math.abs(n) >= 10 ? 1 : Math.abs(n) >= 1 ? 2 : 3)
 
 /** exp(nats) has three meaningful figures at most. */
 export const ppl = (n: number): string => (Number.isFinite(n) ? (n >= 1000 ? count(n) : n.toPrecision(n >= 100 ? 4 : 3)) : '–')

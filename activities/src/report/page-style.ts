@@ -11,8 +11,8 @@ const palette = [
   ['good-tint', '#e3f2ea', '#173327'],
   ['bad-tint', '#fae7e3', '#3d211c'],
   ['warn-tint', '#faf0d8', '#38301a'],
-  ['c1', '#2a6fb0', '#6cb0ee'],
-  ['c2', '#cf6a0c', '#f2a04e'],
+  ['c1', '#2a6fb0', '#5f9fdb'],
+  ['c2', '#cf6a0c', '#e8964a'],
   ['c3', '#11866f', '#45c4a6'],
   ['c4', '#9a4a92', '#d794d0'],
   ['c5', '#ab3b24', '#ee8a72'],
@@ -33,7 +33,7 @@ html{scroll-behavior:smooth;scroll-padding-top:1.5rem}
 body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.55 ui-sans-serif,system-ui,-apple-system,"Segoe UI","Noto Sans","Helvetica Neue",Arial,"PingFang SC","Hiragino Sans GB","Microsoft YaHei","Noto Sans CJK SC",sans-serif;text-rendering:optimizeLegibility}
 .page{max-width:1330px;margin:0 auto;padding:0 1.5rem 5rem;display:grid;grid-template-columns:150px minmax(0,1fr);gap:0 2.5rem}
 main{max-width:1100px;min-width:0}
-h1,h2,h3,.tile b,.lead{font-family:"Iowan Old Style","Palatino Linotype",Palatino,"Source Serif 4",Georgia,"Noto Serif","Songti SC","Noto Serif CJK SC",serif}
+h1,h2,h3,.tile b,.lead{font-family:"Iowan Old Style","Palatino Linotype",Palatino,"Source Serif 4","Noto Serif",Georgia,"Liberation Serif",serif}
 h1{font-size:2.5rem;line-height:1.15;font-weight:600;letter-spacing:-.01em;margin:.1rem 0 .6rem;overflow-wrap:anywhere}
 h2{font-size:1.5rem;font-weight:600;line-height:1.25;margin:0 0 .9rem;padding-top:1.1rem;border-top:2px solid var(--ink)}
 h3{font-size:1.08rem;font-weight:600;margin:1.9rem 0 .5rem}
@@ -61,13 +61,14 @@ nav a:hover,nav a:focus-visible{color:var(--ink);border-color:var(--ink)}
 .good{color:var(--good)}.bad{color:var(--bad)}.warn{color:var(--warn)}
 .badge{display:inline-block;font-size:.78rem;font-weight:600;line-height:1;padding:.28em .6em;border-radius:99px;white-space:nowrap;background:var(--raised);color:var(--soft)}
 .badge.good{background:var(--good-tint);color:var(--good)}.badge.bad{background:var(--bad-tint);color:var(--bad)}.badge.warn{background:var(--warn-tint);color:var(--warn)}
-.verdict{font-size:1rem;vertical-align:.35em;margin-left:.5rem}
+.verdict{font:400 1rem ui-sans-serif,system-ui,sans-serif;letter-spacing:0;vertical-align:.35em;margin-left:.5rem}
 .scroll{overflow-x:auto;margin:.7rem 0}
 table{border-collapse:collapse;width:100%;font-size:.88rem;line-height:1.4;font-variant-numeric:tabular-nums lining-nums}
 caption{text-align:left;font-weight:600;padding:.3rem 0 .5rem;caption-side:top}
 th{font-weight:600;text-align:left;font-size:.78rem;color:var(--soft);vertical-align:bottom;padding:.3rem .9rem .35rem 0;border-bottom:1px solid var(--soft)}
 td{padding:.28rem .9rem .28rem 0;border-bottom:1px solid var(--line);vertical-align:top;unicode-bidi:isolate;overflow-wrap:break-word}
 th:last-child,td:last-child{padding-right:0}
+td code{overflow-wrap:normal;white-space:nowrap}
 .num{text-align:right;white-space:nowrap}
 tbody tr:hover{background:var(--raised)}
 tfoot td{font-weight:600;border-bottom:0;border-top:1px solid var(--soft)}
@@ -101,7 +102,6 @@ dt{color:var(--soft);font-size:.86rem}dd{margin:0;text-align:right;font-variant-
 .span i{position:absolute;top:50%;height:2px;margin-top:-1px;left:var(--a);width:var(--w);background:currentColor}
 .span b{position:absolute;top:15%;bottom:15%;left:var(--m);width:3px;margin-left:-1px;background:currentColor;border-radius:1px}
 .span u{position:absolute;top:-.2em;bottom:-.2em;left:var(--m);border-left:2px dashed var(--soft)}
-.lossless{white-space:pre-wrap}
 footer{margin-top:4rem;padding-top:.8rem;border-top:1px solid var(--line);color:var(--soft);font-size:.82rem}
 :focus-visible{outline:2px solid var(--c1);outline-offset:2px}
 @media (max-width:1000px){.page{display:block;padding:0 1rem 4rem}nav{position:sticky;z-index:2;background:var(--paper);padding:.5rem 0;margin:0 -1rem;border-bottom:1px solid var(--line)}nav ol{display:flex;overflow-x:auto;border:0;margin:0 0 0 .5rem}nav a{white-space:nowrap;padding:.3rem .55rem}nav{display:flex;align-items:center;padding-left:1rem}#theme{flex:none}html{scroll-padding-top:4rem}h1{font-size:1.9rem}}

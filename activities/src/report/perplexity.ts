@@ -1,5 +1,6 @@
 import { comparePerplexity, evaluatePerplexity, type PerplexityChange, type StratumLoss } from '@cpt/contracts/evaluate-perplexity'
 import { categoryAxis, chart, colour, ink, legend, valueAxis } from './chart.ts'
+import { endLabels } from './end-labels.ts'
 import { clip, h, type Html } from './html.ts'
 import { count, fixed, ppl, plusMinus, signed } from './numbers.ts'
 import { groupColour, groupOf, groupTitle, stratumKey, stratumName, sum } from './strata.ts'
@@ -45,6 +46,7 @@ const mean = (strata: readonly StratumLoss[]): number => sum(strata.map((s) => s
 
 const overview = (view: View): Html => {
   const rows = changes(view)
+  const spec = view.request.spec.gate
   if (rows === null) return absent(view, 'final/compare-perplexity', 'comparison of base and final model')
   return table(
     [
@@ -52,7 +54,7 @@ const overview = (view: View): Html => {
       { head: 'Documents', numeric: true, cell: (g) => count(g.docs) },
       { head: 'Base, nats/token', numeric: true, cell: (g) => fixed(g.nllBefore) },
       { head: 'Final', numeric: true, cell: (g) => fixed(g.nllAfter) },
-      { head: 'Change', numeric: true, cell: (g) => toned(g.deltaNll, g.seNll, plusMinus(g.deltaNll, g.seNll)) },
+      { head: 'Change', numeric: true, cell: (g) => (g.group === 'retention' && g.deltaNll > 0 && g.deltaNll + spec.z * g.seNll <= spec.retentionToleranceNats ? plusMinus(g.deltaNll, g.seNll) : toned(g.deltaNll, g.seNll, plusMinus(g.deltaNll, g.seNll))) },
       { head: 'Change, nats/byte', numeric: true, cell: (g) => signed(g.deltaNllPerByte, 4) },
       { head: 'Perplexity', numeric: true, cell: (g) => `${ppl(Math.exp(g.nllBefore))} → ${ppl(Math.exp(g.nllAfter))}` },
     ],
@@ -63,29 +65,43 @@ const overview = (view: View): Html => {
 /** Coloured only where the change is more than two standard errors. */
 const toned = (delta: number, se: number, text: string): Html | string => (Math.abs(delta) <= 2 * se || !Number.isFinite(delta) ? text : h`<span class="${delta < 0 ? 'good' : 'bad'}">${text}</span>`)
 
-const groupChart = (view: View, points: readonly Point[], groups: readonly string[]): Html => {
-  const lines = groups.map((g) => ({ g, values: points.map((p) => mean(p.strata.filter((s) => group(s) === g))) }))
-  return chart('perplexity', lines.map((l) => `${groupName(view, l.g)}: ${l.values.map((v) => fixed(v)).join(' → ')}`).join('; '), 330, {
-    grid: { left: 70, right: 190, top: 14, bottom: 44 },
-    xAxis: categoryAxis(points.map((p) => clip(p.label, 18)), { boundaryGap: false, axisLine: { onZero: false, lineStyle: { color: ink.line } }, axisLabel: { color: ink.text, hideOverlap: true } }),
-    yAxis: valueAxis('change (nats/token)', { nameGap: 48, scale: true }),
-    series: lines.map((l, i) => deltaLine(groupName(view, l.g), l.values, lineColour(view, l.g, i), i === 0)),
-  })
+const groupChart = (view: View, points: readonly Point[], groups: readonly string[]): Html =>
+  deltaChart(
+    'perplexity',
+    points,
+    groups.map((g, i) => ({ name: groupName(view, g), colour: lineColour(view, g, i), values: points.map((p) => mean(p.strata.filter((s) => group(s) === g))) })),
+    300,
+  )
+
+interface Line {
+  name: string
+  colour: string
+  values: readonly number[]
 }
 
-const deltaLine = (name: string, values: readonly number[], lineColour: string, zero: boolean) => ({
-  type: 'line',
-  symbol: 'circle',
-  symbolSize: 6,
-  lineStyle: { color: lineColour, width: 2 },
-  itemStyle: { color: lineColour },
-  labelLayout: { moveOverlap: 'shiftY' },
-  data: values.map((v, i) => {
-    const delta = v - (values[0] ?? 0)
-    return { value: Math.round(delta * 1e5) / 1e5, label: { show: i === values.length - 1, position: 'right', color: ink.text, fontSize: 11, formatter: () => `${clip(name, 30)} ${signed(delta, 2)}` } }
-  }),
-  ...(zero ? { markLine: { silent: true, symbol: 'none', label: { show: false }, lineStyle: { color: ink.soft, type: 'solid', width: 1 }, data: [{ yAxis: 0 }] } } : {}),
-})
+/** Change since the first point, in nats per token. */
+const deltaChart = (id: string, points: readonly Point[], lines: readonly Line[], heightPx: number): Html => {
+  const [top, bottom] = [14, 44]
+  const delta = (l: Line, i: number): number => (l.values[i] ?? Number.NaN) - (l.values[0] ?? Number.NaN)
+  const last = points.length - 1
+  return chart(id, lines.map((l) => `${l.name}: ${l.values.map((v) => fixed(v)).join(' → ')}`).join('; '), heightPx, {
+    grid: { left: 70, right: 330, top, bottom },
+    xAxis: categoryAxis(points.map((p) => clip(p.label, 18)), { boundaryGap: points.length === 1, axisLine: { onZero: false, lineStyle: { color: ink.line } }, axisLabel: { color: ink.text, hideOverlap: true } }),
+    yAxis: valueAxis('change (nats/token)', { nameGap: 48, scale: true }),
+    series: [
+      ...lines.map((l, k) => ({
+        type: 'line',
+        symbol: 'circle',
+        symbolSize: 5,
+        lineStyle: { color: l.colour, width: 1.8 },
+        itemStyle: { color: l.colour },
+        data: l.values.map((_, i) => (Number.isFinite(delta(l, i)) ? Math.round(delta(l, i) * 1e5) / 1e5 : '-')),
+        ...(k === 0 ? { markLine: { silent: true, symbol: 'none', label: { show: false }, lineStyle: { color: ink.soft, type: 'solid', width: 1 }, data: [{ yAxis: 0 }] } } : {}),
+      })),
+      endLabels(lines.map((l) => ({ name: `${signed(delta(l, last), 2)}  ${l.name}`, value: delta(l, last), colour: l.colour })), last, top, heightPx - bottom - 8),
+    ],
+  })
+}
 
 const oneGroup = (view: View, points: readonly Point[], g: string): Html => {
   const compared = resultOf(view, 'final/compare-perplexity', comparePerplexity)?.strata.filter((s) => group(s) === g) ?? []
@@ -107,15 +123,7 @@ const oneGroup = (view: View, points: readonly Point[], g: string): Html => {
   ]
   const name = g === 'retention' ? groupName(view, g) : groupTitle(g)
   return h`<h3>${name.charAt(0).toUpperCase()}${name.slice(1)}</h3>
-${rows.length < 2 ? '' : figure('Change of loss since the base, by stratum', strataChart(`perplexity-${g}`, points, rows.map((r) => ({ name: stratumName(r.s), values: r.at.map((x) => x?.nllPerToken ?? Number.NaN) }))))}
+${rows.length < 2 ? '' : figure('Change of loss since the base, by stratum', deltaChart(`perplexity-${g}`, points, rows.map((r, i) => ({ name: stratumName(r.s), colour: colour(i), values: r.at.map((x) => x?.nllPerToken ?? Number.NaN) })), Math.max(230, 80 + rows.length * 17)))}
 ${table(columns, rows)}
 ${points.length < 3 ? '' : details('Nats per token after every round', table<Row>([{ head: 'Stratum', cell: (r) => stratumName(r.s) }, ...points.map((p, i) => ({ head: p.label, numeric: true, cell: (r: Row) => fixed(r.at[i]?.nllPerToken) }))], rows))}`
 }
-
-const strataChart = (id: string, points: readonly Point[], lines: readonly { name: string; values: readonly number[] }[]): Html =>
-  chart(id, lines.map((l) => `${l.name}: ${l.values.map((v) => fixed(v)).join(' → ')}`).join('; '), Math.max(230, 90 + lines.length * 17), {
-    grid: { left: 70, right: 300, top: 14, bottom: 44 },
-    xAxis: categoryAxis(points.map((p) => clip(p.label, 18)), { boundaryGap: false, axisLine: { onZero: false, lineStyle: { color: ink.line } }, axisLabel: { color: ink.text, hideOverlap: true } }),
-    yAxis: valueAxis('change (nats/token)', { nameGap: 48, scale: true }),
-    series: lines.map((l, i) => deltaLine(l.name, l.values, colour(i), i === 0)),
-  })

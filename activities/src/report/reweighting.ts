@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { h, type Html } from './html.ts'
-import { fixed, percent, plusMinus, signed } from './numbers.ts'
+import { decimals, fixed, percent, plusMinus, signed } from './numbers.ts'
 import { groupTitle } from './strata.ts'
 import { details, note, table } from './table.ts'
 import type { Section, View } from './view.ts'
@@ -34,7 +34,7 @@ const oneDecision = (inputs: unknown, output: unknown): Html => {
     [
       { head: 'Language', cell: (r) => (r.after.language === undefined ? '' : groupTitle(r.after.language)) },
       { head: 'Topic', cell: (r) => r.after.topic ?? r.after.kind ?? '–' },
-      { head: 'Measured change', numeric: true, cell: (r) => (typeof r.delta !== 'number' ? '–' : typeof r.se === 'number' ? plusMinus(r.delta, r.se) : signed(r.delta)) },
+      { head: 'Measured change', numeric: true, cell: (r) => (typeof r.delta !== 'number' ? '–' : typeof r.se === 'number' ? plusMinus(r.delta, r.se, decimals(r.delta)) : signed(r.delta, decimals(r.delta))) },
       { head: 'Factor', numeric: true, cell: (r) => fixed(r.after.factor) },
       { head: 'Share before', numeric: true, cell: (r) => (r.was === undefined ? '–' : percent(r.was, 2)) },
       { head: 'Share after', numeric: true, cell: (r) => (r.now === undefined ? '–' : percent(r.now, 2)) },

@@ -3,7 +3,7 @@ import { comparePerplexity } from '@cpt/contracts/evaluate-perplexity'
 import { ingest } from '@cpt/contracts/ingest'
 import { tokenize } from '@cpt/contracts/tokenize'
 import { h, type Html } from './html.ts'
-import { count, fixed, languageName, plural, plusMinus, ppl, seconds, short, utc } from './numbers.ts'
+import { count, fixed, languageName, plural, plusMinus, ppl, seconds, short, signed, utc } from './numbers.ts'
 import { badge } from './table.ts'
 import { timing } from './timing.ts'
 import { resultOf, type View } from './view.ts'
@@ -48,7 +48,7 @@ ${retention === undefined ? '' : changeTile(view, retention)}
 
 const changeTile = (view: View, g: Group): Html => {
   const good = g.deltaNll <= (g.group === 'retention' ? view.request.spec.gate.retentionToleranceNats : 0)
-  return h`<div class="tile"><b class="${good ? 'good' : 'bad'}">${plusMinus(g.deltaNll, g.seNll, 2).split(' ± ')[0]}</b><span>nats per token on ${groupName(view, g.group)}, ± ${fixed(g.seNll, 3)}</span></div>`
+  return h`<div class="tile"><b class="${good ? 'good' : 'bad'}">${signed(g.deltaNll, 2)}</b><span>±\u00a0${fixed(g.seNll, 3)} nats per token on ${groupName(view, g.group)}</span></div>`
 }
 
 const sentences = (view: View, groups: readonly Group[], tokens: number): Html[] => {
@@ -84,8 +84,11 @@ const tolerance = (view: View, g: Group): string => {
 }
 
 const benchmarkSentence = (view: View): Html | null => {
-  const compared = view.request.spec.evaluation.benchmarks.map((b) => resultOf(view, `compare/${b.name}`, compareBenchmark)).filter((c) => c !== null)
+  const compared = view.request.spec.evaluation.benchmarks.flatMap(({ name }) => {
+    const c = resultOf(view, `compare/${name}`, compareBenchmark)
+    return c === null ? [] : [{ name, c }]
+  })
   if (compared.length === 0) return null
-  const changed = compared.filter((c) => Math.abs(c.difference) > 2 * c.standardError && c.standardError > 0).length
-  return h`Of ${plural(compared.length, 'benchmark')} ${changed === 0 ? 'none' : count(changed)} changed by more than two standard errors.`
+  const changed = compared.filter(({ c }) => Math.abs(c.difference) > 2 * c.standardError && c.standardError > 0).map(({ name }) => name)
+  return h`Of ${plural(compared.length, 'benchmark')}, ${changed.length === 0 ? 'none' : `${count(changed.length)} (${changed.slice(0, 4).join(', ')}${changed.length > 4 ? ' …' : ''})`} changed by more than two standard errors.`
 }

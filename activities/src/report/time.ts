@@ -16,7 +16,7 @@ export const time = (view: View): Section => {
   const body =
     request.lines.length === 0
       ? h`<p class="absent">No stage is on record.</p>`
-      : h`<p>The run took ${seconds(t.totalSeconds)} from ${utc(request.startedAtMs)}. Jobs computed for ${seconds(t.busySeconds)} of it; for ${seconds(t.totalSeconds - t.busySeconds)}, ${percent(t.idleShare)}, none did. ${reused === 0 ? 'Nothing was reused from an earlier run.' : `${count(reused)} of ${plural(request.lines.length, 'stage')} were found committed and reused.`}</p>
+      : h`<p>The run took ${seconds(t.totalSeconds)} from ${utc(request.startedAtMs)}. Jobs computed for ${seconds(t.busySeconds)} of it; for ${seconds(t.totalSeconds - t.busySeconds)}, ${percent(t.idleShare)}, none did. ${reused === 0 ? 'Nothing was reused from an earlier run.' : `Reused from an earlier run: ${count(reused)} of ${plural(request.lines.length, 'stage')}.`}</p>
 ${figure('Stages over time', h`${legend([{ name: 'a job computes', colour: ink.accent }, { name: 'waiting and starting', colour: ink.accent, opacity: 0.3 }, { name: 'reused', colour: 'var(--c8)', shape: 'dot' }])}${gantt(request.lines, request.startedAtMs)}`)}
 ${details('Every stage in numbers', lineTable(view))}
 ${note('A line knows when it began and how long its job ran; its waiting is drawn first. Benchmarks run beside training, so lines overlap.')}`

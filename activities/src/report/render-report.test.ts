@@ -1,0 +1,132 @@
+import { beforeAll, expect, test } from 'vitest'
+import { renderReport } from './render-report.ts'
+import { sampleRun, type SampleRun } from './sample-run.fixture.ts'
+
+const render = ({ request, source }: SampleRun): string => renderReport(request, source)
+const textOf = (page: string): string => page.replace(/<style>[^]*?<\/style>|<script>[^]*?<\/script>/g, '').replace(/<[^>]*>/g, ' ').replace(/\s+/g, ' ')
+const tagsOf = (page: string): string[] => page.replace(/(<style>)[^]*?(<\/style>)|(<script>)[^]*?(<\/script>)/g, '$1$2$3$4').match(/<[^>]*>/g) ?? []
+
+const evil = `"><script>alert(1)</script>'<img src=x onerror=alert(2)></title></style>]]>--><a href="https://evil.test">\u202Egpj\u2066\u001b[31m\u200b\ud800`
+const poisoned = new Set(['topic', 'note', 'description', 'owner', 'reason', 'by', 'license', 'uri', 'workflowId', 'runId', 'run', 'verdict', 'modelPath', 'weightsSha256', 'committedAt', 'path', 'key', 'stage'])
+
+/** Puts hostile text wherever the contracts allow free text, and into the keys of counts. */
+const poison = (value: unknown, field = ''): unknown => {
+  if (typeof value === 'string') return poisoned.has(field) && !/^https?:/.test(value) ? value + evil : value
+  if (Array.isArray(value)) return value.map((v) => poison(v, field))
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([k, v]) => [['byReason', 'bySource', 'byLanguage'].includes(field) ? k + evil : k, poison(v, k)]))
+}
+
+const poisonedRun = (): SampleRun => {
+  const { request, source } = sampleRun()
+  const free = new Set(['note'])
+  const lines = request.lines.map((l) => ({ ...l, ...Object.fromEntries([...free].map((f) => [f, evil])) }))
+  return {
+    request: { ...(poison(request) as SampleRun['request']), lines, spec: { ...(poison(request.spec) as SampleRun['request']['spec']), name: evil, plan: request.spec.plan, evaluation: request.spec.evaluation } },
+    source: {
+      records: new Map([...source.records].map(([fp, r]) => [fp, r === null ? null : { ...r, committedAt: evil, result: poison(r.result) }])),
+      curves: source.curves,
+      decisions: source.decisions.map((d) => ({ ...d, inputs: poison(d.inputs), output: poison(d.output) })),
+    },
+  }
+}
+
+const ours = 'a b body button caption circle clipPath code dd defs details div dl doctype dt figcaption figure footer g h head header html i li main meta nav ol p path polyline pre rect script section small span strong style summary svg table tbody td text th thead title tr u ul'.split(' ')
+let hostile = ''
+beforeAll(() => (hostile = render(poisonedRun())))
+
+test('hostile text stays text, in the page and in its pictures', () => {
+  const page = hostile
+  expect(textOf(page)).toContain('&lt;script&gt;alert(1)&lt;/script&gt;')
+  const names = new Set(tagsOf(page).map((t) => /^<[/!]?([a-zA-Z]+)/.exec(t)?.[1]))
+  expect([...names].filter((n) => n === undefined || !ours.includes(n))).toEqual([])
+  expect(page.match(/<script/g)).toHaveLength(1)
+  expect(page.match(/<style/g)).toHaveLength(1)
+  expect(tagsOf(page).filter((t) => /\son[a-z]+\s*=/i.test(t.replace(/="[^"]*"/g, '=""')))).toEqual([])
+})
+
+test('every topic of a chart is escaped inside the SVG too', () => {
+  const page = hostile
+  const drawings = page.match(/<svg [^]*?<\/svg>/g) ?? []
+  expect(drawings.length).toBeGreaterThan(8)
+  for (const svg of drawings) {
+    const attributes = new Set((svg.match(/<[^>]*>/g) ?? []).flatMap((t) => [...t.replace(/="[^"]*"/g, '=').matchAll(/\s([a-zA-Z:-]+)=/g)].map((m) => m[1])))
+    expect([...attributes].filter((a) => /^on|href|src/i.test(String(a)))).toEqual([])
+    expect(svg).not.toContain('<script')
+  }
+  expect(drawings.some((svg) => svg.includes('&lt;script&gt;'))).toBe(true)
+})
+
+test('characters that hide or reorder text are written out', () => {
+  const page = hostile
+  expect(page).toContain('⟨U+202E⟩')
+  expect(page).toContain('⟨U+001B⟩')
+  expect(page).toContain('⟨U+D800⟩')
+  expect(page).not.toMatch(/(?![\t\n\r\u200c\u200d])[\p{Cc}\p{Cf}\p{Cs}]/u)
+})
+
+test('the page loads nothing from outside and forbids it', () => {
+  for (const tag of tagsOf(hostile).map((t) => t.replace(/(?:aria-label|title|content)="[^"]*"/g, ''))) {
+    expect(tag).not.toMatch(/https?:|\/\/|javascript:/i)
+    expect(tag).not.toMatch(/\s(?:src|action|poster|srcset|xlink:href)=|\shref="(?!#)|url\((?!#)/i)
+  }
+  const page = render(sampleRun())
+  expect(page).not.toMatch(/@import|url\((?!#)/)
+  expect(page).toContain(`content="default-src &#39;none&#39;; style-src &#39;unsafe-inline&#39;; script-src &#39;sha256-`)
+})
+
+test('lines in = kept + quarantined, and a count that does not add up is named', () => {
+  const run = sampleRun()
+  expect(textOf(render(run))).toContain('5,230 lines in = 5,199 kept + 31 quarantined')
+  expect(textOf(render(run))).not.toContain('does not add up')
+  const record = run.source.records.get(run.request.lines[0]!.fingerprint)!
+  ;(record.result as { counts: { kept: number } }).counts.kept = 5190
+  expect(textOf(render(run))).toContain('does not add up: 9 lines are unaccounted for')
+})
+
+test('the summary says in words what changed, by how much and how sure', () => {
+  const text = textOf(render(sampleRun()))
+  expect(text).toContain('Chinese loss fell by 0.41 ± 0.01 nats per token (perplexity 316.7 → 209.6)')
+  expect(text).toContain('retained English, rose by 0.02 ± 0.01, within the tolerance of 0.05')
+})
+
+test('a rise that the interval does not keep within the tolerance is not called within', () => {
+  const run = sampleRun()
+  const key = run.request.lines.find((l) => l.key === 'final/compare-perplexity')!.fingerprint
+  const groups = (run.source.records.get(key)!.result as { groups: { group: string; deltaNll: number; seNll: number }[] }).groups
+  groups.find((g) => g.group === 'retention')!.deltaNll = 0.045
+  expect(textOf(render(run))).toContain('not shown to be within the tolerance')
+  groups.find((g) => g.group === 'retention')!.deltaNll = 0.09
+  expect(textOf(render(run))).toContain('beyond the tolerance')
+})
+
+test.each([...new Set(sampleRun().request.lines.map((l) => l.stage))])('missing records of %s leave a page without a false number', (stage) => {
+  const run = sampleRun()
+  for (const line of run.request.lines) if (line.stage === stage) run.source.records.set(line.fingerprint, null)
+  const text = textOf(render(run))
+  expect(text).not.toMatch(/NaN|undefined|Infinity|\[object/)
+  expect(text).toContain('How to reproduce')
+})
+
+test('a run that ended before its first stage still has a page', () => {
+  const { request } = sampleRun()
+  const text = textOf(render({ request: { ...request, lines: [], decisions: [], operator: [], verdict: 'undecided', modelPath: null }, source: { records: new Map(), curves: new Map(), decisions: [] } }))
+  expect(text).toContain('this run has no such stage')
+  expect(text).not.toMatch(/NaN|undefined|Infinity|\[object/)
+})
+
+test('a record of another contract is named, not guessed at', () => {
+  const run = sampleRun()
+  run.source.records.get(run.request.lines.find((l) => l.key === 'score-ppl')!.fingerprint)!.result = { counts: 'many' }
+  expect(textOf(render(run))).toContain('not of a form this report can read')
+})
+
+test('the same run gives the same bytes', () => {
+  expect(render(sampleRun())).toBe(render(sampleRun()))
+})
+
+test('restarts are marked on the curve and told in words', () => {
+  const page = render(sampleRun())
+  expect(page).toContain('restart (1)')
+  expect(textOf(page)).toContain('attempt 2 went on from step 60')
+})
