@@ -51,7 +51,7 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
   })
 
   const job = await currentAttempt(deps, work, asker)
-  const mine = { submitted: false, lease: 0, signalledAt: performance.now(), signalGapMs: 10_000 }
+  const mine: { submitted: boolean; lease: number } & Pace = { submitted: false, lease: 0, signalledAt: performance.now(), signalGapMs: 10_000, first: null }
   await enterAsker(deps.store.root, job, asker)
   const startedAt = performance.now()
   const seen = { tokens: -1, done: -1, phase: '', at: startedAt }
@@ -211,14 +211,27 @@ const isStuck = (state: { beat: Beat | null }, seen: { tokens: number; done: num
   return performance.now() - seen.at > noProgressSeconds * 1000
 }
 
+interface Pace {
+  signalledAt: number
+  signalGapMs: number
+  /** Where the present phase stood when this watcher first saw it: the rate, and so the ETA, come from there. */
+  first: { phase: string; done: number; at: number } | null
+}
+
+/** Seconds until `total` at the pace seen so far; null before there is one. */
+const etaSeconds = (beat: Beat, pace: Pace): number | null => {
+  if (pace.first?.phase !== beat.phase) pace.first = { phase: beat.phase, done: beat.done, at: performance.now() }
+  const seconds = (performance.now() - pace.first.at) / 1000
+  const done = beat.done - pace.first.done
+  return done > 0 && beat.total > 0 ? ((beat.total - beat.done) * seconds) / done : null
+}
+
 /** Heartbeats carry the live numbers; the workflow hears of them rarely, since each signal is history. */
-const reportProgress = async (deps: Deps, ctx: Context, work: RangeWork, job: JobFolder, beat: Beat | null, pace: { signalledAt: number; signalGapMs: number }): Promise<void> => {
-  const rate = beat?.tokensPerSecond ?? null
-  const left = beat === null ? 0 : beat.total - beat.done
+const reportProgress = async (deps: Deps, ctx: Context, work: RangeWork, job: JobFolder, beat: Beat | null, pace: Pace): Promise<void> => {
   const live: LiveProgress = {
     key: work.key, phase: beat?.phase ?? 'starting', done: beat?.done ?? 0, total: beat?.total ?? 0,
-    step: beat?.step ?? null, tokens: beat?.tokens ?? null, loss: beat?.loss ?? null, tokensPerSecond: rate,
-    etaSeconds: rate !== null && rate > 0 && beat?.tokens !== undefined ? left / rate : null, attempts: job.attempt,
+    step: beat?.step ?? null, tokens: beat?.tokens ?? null, loss: beat?.loss ?? null, tokensPerSecond: beat?.tokensPerSecond ?? null,
+    etaSeconds: beat === null ? null : etaSeconds(beat, pace), attempts: job.attempt,
   }
   ctx.heartbeat(live)
   const workflow = ctx.info.workflowExecution

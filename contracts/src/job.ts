@@ -69,6 +69,8 @@ export const EndRecord = z.strictObject({
   progressTokens: Tokens,
   logTail: z.array(z.string()),
   wallSeconds: Seconds,
+  /** Until the first beat of the stage's own code: imports, mostly. */
+  startupSeconds: Seconds.optional(),
 })
 export type EndRecord = z.infer<typeof EndRecord>
 

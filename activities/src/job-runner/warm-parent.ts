@@ -79,8 +79,8 @@ const start = async (settings: WarmParentSettings, socket: string): Promise<void
   }
 }
 
-const keyOf = async ({ python, mlDir, env }: WarmParentSettings): Promise<string> => {
-  const hash = createHash('sha256').update(JSON.stringify([python, env]))
+const keyOf = async ({ python, mlDir, env, folder }: WarmParentSettings): Promise<string> => {
+  const hash = createHash('sha256').update(JSON.stringify([python, env, folder]))
   const names = (await readdir(join(mlDir, 'cpt_ml'), { recursive: true })).filter((n) => n.endsWith('.py')).sort()
   for (const file of [...names.map((n) => join('cpt_ml', n)), 'uv.lock']) hash.update(file).update(await readFile(join(mlDir, file)))
   return hash.digest('hex').slice(0, 24)
