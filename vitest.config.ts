@@ -2,7 +2,7 @@ import { defineConfig } from 'vitest/config'
 
 const unitPackages = '{contracts,workflows,activities,workers,cli}'
 /** Tests that start servers, workers and jobs: one file at a time, and a limit that only a hang reaches. */
-const wholeSystem = { fileParallelism: false, testTimeout: 900_000, hookTimeout: 900_000, teardownTimeout: 60_000 }
+const wholeSystem = { globalSetup: ['test/setup/bundles.ts'], fileParallelism: false, testTimeout: 900_000, hookTimeout: 900_000, teardownTimeout: 60_000 }
 
 export default defineConfig({
   test: {
@@ -15,7 +15,7 @@ export default defineConfig({
           testTimeout: 20_000,
         },
       },
-      { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...wholeSystem } },
+      { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts', 'test/replay/**/*.test.ts'], ...wholeSystem } },
       { test: { name: 'browser', include: ['test/browser/**/*.test.ts'], ...wholeSystem } },
       { test: { name: 'kill', include: ['test/kill/**/*.test.ts'], ...wholeSystem } },
     ],

@@ -1,0 +1,126 @@
+import { execFile } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { CptRunResult } from '@cpt/contracts/cpt-run'
+import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
+import { attributesOf, lineOf, pageOf, progressOf, resultOf, startRun } from '../harness/runs.ts'
+import { claimsIn, debrisIn, jobsIn } from '../harness/store.ts'
+import { startSystem, type System } from '../harness/system.ts'
+
+const execute = promisify(execFile)
+const stages = [
+  'ingest', 'filter', 'dedup', 'decontaminate', 'train-topic-classifier/en', 'train-topic-classifier/zh', 'classify-topics', 'hold-out', 'tokenize', 'score-ppl', 'count-strata',
+  'synthesize-qa', 'tokenize/synthetic', 'count-strata/synthetic', 'base/perplexity', 'base/gaokao-history',
+  ...['stage-1/round-1', 'stage-1/round-2', 'stage-2/round-1'].flatMap((round) => ['sample-mixture', 'train', 'compare-perplexity'].map((what) => `${round}/${what}`)),
+  'final/gaokao-history', 'final/compare-perplexity', 'compare/gaokao-history', 'export-model',
+]
+const trainedTokens = (16 + 4) * 4096
+
+let corpus: Awaited<ReturnType<typeof makeSmallCorpus>>
+let system: System
+beforeAll(async () => {
+  corpus = await makeSmallCorpus()
+  system = await startSystem({ roots: { small: corpus.dir } })
+})
+afterAll(async () => {
+  await system.stop()
+  await corpus.remove()
+})
+
+const expectNothingLeft = async (): Promise<void> => {
+  expect((await jobsIn(system.storeDir)).filter((j) => j.isRunning || j.end === null)).toEqual([])
+  expect(await debrisIn(system.storeDir)).toEqual([])
+}
+
+let first: CptRunResult
+
+test('two runs that ask for the same at the same moment share every job, and both end with the model', async () => {
+  // the name is no part of any stage's identity: two people, one work
+  const runs = await Promise.all([startRun(system, 'ann', smallRun({ name: 'ann' })), startRun(system, 'bob', smallRun({ name: 'bob' }))])
+  const [ann, bob] = await Promise.all(runs.map((run) => resultOf(run, 600)))
+  first = ann!
+
+  expect(ann!.verdict).toBe('pass')
+  expect(ann!.tokens).toBe(trainedTokens)
+  expect(ann!.model).not.toBeNull()
+  expect({ ...bob, report: '' }).toEqual({ ...ann, report: '' })
+
+  const claims = await claimsIn(system.storeDir)
+  expect(claims.filter((c) => c.attempt > 1)).toEqual([])
+  const jobs = await jobsIn(system.storeDir)
+  expect(jobs.length).toBe(claims.length)
+  expect(jobs.map((j) => j.end?.endClass)).toEqual(jobs.map(() => 'done'))
+  await expectNothingLeft()
+
+  for (const run of runs) {
+    const progress = await progressOf(run)
+    expect(progress.stages.map((s) => s.key).sort()).toEqual([...stages].sort())
+    expect(progress.stages.filter((s) => s.state !== 'done' && s.state !== 'reused')).toEqual([])
+    expect(progress).toMatchObject({ status: 'done', parked: [], recoveries: 0 })
+    expect(lineOf(progress, 'ingest')?.note).toMatch(/^\d+ lines = \d+ kept \+ \d+ quarantined$/)
+    expect(await pageOf(run)).toMatch(/\*\*Done\*\*[^]*Report: /)
+    expect(await attributesOf(run)).toMatchObject({ CptKind: 'cptRun', CptStatus: 'done', CptOwner: 'tests', CptModel: 'samples:base/', CptBackend: 'local', CptRecoveries: 0, CptAlmr: 0.4, CptLr: 0.001 })
+  }
+})
+
+test('what was committed keeps the invariants: lines, plans, targets, digests, and a model that transformers loads', async () => {
+  const check = fileURLToPath(new URL('../harness/check_store.py', import.meta.url))
+  const { stdout } = await execute(system.config.python, [check, system.storeDir, first.model!], { env: system.config.jobEnv, maxBuffer: 1 << 24 })
+  const found = JSON.parse(stdout) as {
+    commits: number
+    ingest: { lines: number; kept: number; quarantined: number; counted: number[] }[]
+    plans: { planned: number; stated: number; budget: number }[]
+    phases: { steps: number; tokens: number; budget: number; stated: number }[]
+    model: { parameters: number; loss: number; files: string[] }
+  }
+  expect(found.ingest).toHaveLength(1)
+  for (const { lines, kept, quarantined, counted } of found.ingest) {
+    expect(kept + quarantined).toBe(lines)
+    expect(quarantined).toBeGreaterThan(0)
+    expect(counted).toEqual([kept, quarantined])
+  }
+  expect(found.plans).toHaveLength(3)
+  for (const { planned, stated, budget } of found.plans) expect([planned, stated]).toEqual([budget + 1, budget + 1])
+  expect(found.phases).toHaveLength(3)
+  for (const { tokens, budget, stated } of found.phases) expect([tokens, stated]).toEqual([budget, budget])
+  expect(found.phases.reduce((sum, p) => sum + p.tokens, 0)).toBe(trainedTokens)
+  expect(found.model.parameters).toBeGreaterThan(100_000)
+  expect(found.model.loss).toBeLessThan(12)
+  expect(found.model.files).toEqual(expect.arrayContaining(['README.md', 'config.json', 'lineage.json', 'model.safetensors', 'tokenizer.json']))
+})
+
+test('the report is one file that loads nothing from outside', async () => {
+  const html = await readFile(first.report, 'utf8')
+  expect(html).toMatch(/^<!doctype html>/i)
+  expect(html).not.toMatch(/<(?:script|img|iframe|link|source|image)\b[^>]*(?:src|href)\s*=\s*["']?(?:https?:|\/\/)/i)
+  expect(html).not.toMatch(/@import|url\(\s*["']?(?:https?:|\/\/)/i)
+  for (const key of ['stage-1', 'stage-2', 'gaokao-history', 'retention']) expect(html).toContain(key)
+})
+
+test('a later run of the same input starts no job at all', async () => {
+  const before = await claimsIn(system.storeDir)
+  const startedMs = performance.now()
+  const run = await startRun(system, 'again', smallRun({ name: 'again' }))
+  const result = await resultOf(run)
+  expect((performance.now() - startedMs) / 1000).toBeLessThan(60)
+  expect({ ...result, report: '' }).toEqual({ ...first, report: '' })
+  expect(await claimsIn(system.storeDir)).toHaveLength(before.length)
+  const progress = await progressOf(run)
+  expect(progress.stages.map((s) => s.state)).toEqual(progress.stages.map(() => 'reused'))
+  expect(progress.stages.map((s) => s.attempts)).toEqual(progress.stages.map(() => 0))
+})
+
+test('one changed setting repeats only what stands on it', async () => {
+  const before = await claimsIn(system.storeDir)
+  const run = await startRun(system, 'other-seed', smallRun({ name: 'other', gate: { retentionToleranceNats: 4, minGainNats: 0, benchmarkMargin: 1, z: 0 }, training: { ...smallRun().training, decayTokens: 2 * 4096 } }))
+  await resultOf(run)
+  const anew = (await claimsIn(system.storeDir)).length - before.length
+  const progress = await progressOf(run)
+  const computed = progress.stages.filter((s) => s.state === 'done').map((s) => s.key)
+  expect(computed).not.toContain('tokenize')
+  expect(computed).toEqual(expect.arrayContaining(['stage-2/round-1/train', 'export-model']))
+  expect(anew).toBe(computed.length)
+  await expectNothingLeft()
+})

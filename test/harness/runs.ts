@@ -1,0 +1,87 @@
+import { randomUUID } from 'node:crypto'
+import { ApplicationFailure, WorkflowFailedError, WorkflowUpdateFailedError, type WorkflowHandle } from '@temporalio/client'
+import type { CptRunInput, CptRunResult, Parked, ResolveFailure, RunProgress, StageLine } from '@cpt/contracts/cpt-run'
+import { controlQueue } from '@cpt/contracts/ids'
+import type { Problem } from '@cpt/contracts/parse-input'
+import type { System } from './system.ts'
+import { until } from './until.ts'
+
+export type RunHandle = WorkflowHandle<(input?: CptRunInput) => Promise<CptRunResult>>
+
+/** Starts cptRun as the UI does: one JSON payload, or none at all. */
+export const startRun = (system: System, name: string, ...input: [unknown?]): Promise<RunHandle> =>
+  system.client.workflow.start('cptRun', { taskQueue: controlQueue, workflowId: `test/${name}-${randomUUID().slice(0, 8)}`, args: input }) as Promise<RunHandle>
+
+export const progressOf = (run: RunHandle): Promise<RunProgress> => run.query<RunProgress>('progress')
+export const lineOf = (progress: RunProgress, key: string): StageLine | undefined => progress.stages.find((s) => s.key === key)
+
+/** The result; a run that parks instead fails the test at once with what the page says. */
+export const resultOf = async (run: RunHandle, deadlineSeconds = 300): Promise<CptRunResult> => {
+  await until(`the end of ${run.workflowId}`, async () => {
+    if ((await run.describe()).status.name !== 'RUNNING') return true
+    const parked = (await progressIfAnswered(run))?.parked[0]
+    if (parked !== undefined) throw new Error(`${run.workflowId} parked at ${parked.stage}: ${parked.type}: ${parked.message}\n${parked.logTail.join('\n')}`)
+    return false
+  }, deadlineSeconds)
+  return await run.result()
+}
+
+/** The park of a stage, once it is there. */
+export const parkOf = (run: RunHandle, stage: string, park = 1, deadlineSeconds = 120): Promise<Parked> =>
+  until(`${run.workflowId}: park ${park} of ${stage}`, async () => {
+    const state = await progressIfAnswered(run)
+    const other = state?.parked.find((p) => p.stage !== stage)
+    if (other !== undefined) throw new Error(`${run.workflowId} parked at ${other.stage}, not ${stage}: ${other.type}: ${other.message}\n${other.logTail.join('\n')}`)
+    return state?.parked.find((p) => p.park === park) ?? null
+  }, deadlineSeconds)
+
+/** The line of a stage, once it is in a given state. */
+export const stageIs = (run: RunHandle, key: string, state: StageLine['state'], deadlineSeconds = 120): Promise<StageLine> =>
+  until(`${run.workflowId}: ${key} is ${state}`, async () => {
+    const progress = await progressIfAnswered(run)
+    const parked = progress?.parked[0]
+    if (state !== 'parked' && parked !== undefined) throw new Error(`${run.workflowId} parked at ${parked.stage}: ${parked.type}: ${parked.message}\n${parked.logTail.join('\n')}`)
+    const line = progress === null ? undefined : lineOf(progress, key)
+    return line?.state === state ? line : null
+  }, deadlineSeconds)
+
+/** A query is refused while no worker polls or the server is away: not yet, rather than wrong. */
+const progressIfAnswered = (run: RunHandle): Promise<RunProgress | null> => progressOf(run).catch(() => null)
+
+export const resolve = (run: RunHandle, decision: ResolveFailure): Promise<string> => run.executeUpdate<string, [ResolveFailure]>('resolveFailure', { args: [decision] })
+
+/** What the validator says to a decision that it refuses. */
+export const refusal = async (run: RunHandle, decision: unknown): Promise<string> => {
+  try {
+    return `accepted: ${await run.executeUpdate<string, [unknown]>('resolveFailure', { args: [decision] })}`
+  } catch (e) {
+    if (!(e instanceof WorkflowUpdateFailedError)) throw e
+    return e.cause instanceof Error ? e.cause.message : e.message
+  }
+}
+
+/** How a run failed. Throws when it did not. */
+export const failureOf = async (run: RunHandle): Promise<{ type: string; message: string; problems: Problem[] }> => {
+  try {
+    await run.result()
+  } catch (e) {
+    if (!(e instanceof WorkflowFailedError)) throw e
+    // resolveInput's refusal comes wrapped in the failure of its activity
+    const cause = e.cause instanceof ApplicationFailure ? e.cause : e.cause?.cause
+    if (!(cause instanceof ApplicationFailure)) throw e
+    return { type: cause.type ?? '', message: cause.message, problems: (cause.details ?? []) as Problem[] }
+  }
+  throw new Error(`${run.workflowId} did not fail`)
+}
+
+/** Activity ids in the order they were scheduled, from the history. */
+export const scheduledActivities = async (run: RunHandle): Promise<string[]> =>
+  ((await run.fetchHistory()).events ?? []).flatMap((e) => (e.activityTaskScheduledEventAttributes?.activityId == null ? [] : [e.activityTaskScheduledEventAttributes.activityId]))
+
+/** The text of the run page. */
+export const pageOf = async (run: RunHandle): Promise<string> => (await run.query<{ currentDetails?: string }>('__temporal_workflow_metadata')).currentDetails ?? ''
+
+/** Search attributes by name. */
+export const attributesOf = async (run: RunHandle): Promise<Record<string, unknown>> =>
+  Object.fromEntries((await run.describe()).typedSearchAttributes.getAll().map(({ key, value }) => [key.name, value]))
+
