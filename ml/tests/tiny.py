@@ -17,49 +17,8 @@ from conftest import Workbench
 from cpt_ml.store import Json
 
 WORDS = {
-    "en": [
-        "the",
-        "water",
-        "of",
-        "every",
-        "river",
-        "runs",
-        "down",
-        "to",
-        "a",
-        "cold",
-        "sea",
-        "and",
-        "birds",
-        "over",
-        "it",
-        "rest",
-        "on",
-        "old",
-        "stones",
-    ],
-    "zh": [
-        "水",
-        "流",
-        "向",
-        "大",
-        "海",
-        "鸟",
-        "在",
-        "石",
-        "头",
-        "上",
-        "休",
-        "息",
-        "天",
-        "空",
-        "很",
-        "蓝",
-        "山",
-        "高",
-        "路",
-        "远",
-    ],
+    "en": "the water of every river runs down to a cold sea and birds over it rest on old stones",
+    "zh": "水 流 向 大 海 鸟 在 石 头 上 休 息 天 空 很 蓝 山 高 路 远",
 }
 
 
@@ -78,7 +37,7 @@ class Doc:
 def write_text(language: str, words: int, seed: int) -> str:
     """Seeded text of a language."""
     rng = random.Random(f"{language}{seed}")
-    return " ".join(rng.choices(WORDS[language], k=words))
+    return " ".join(rng.choices(WORDS[language].split(), k=words))
 
 
 def make_docs(  # noqa: PLR0917

@@ -1,0 +1,246 @@
+"""The Llama architecture over Hugging Face folders: same weights by name, same logits, nothing but torch to import.
+
+Importing transformers costs a job 5 to 10 seconds more than torch alone and its classes move between versions; a test
+holds this file to LlamaForCausalLM. Shape suffixes: B batch, T tokens, D width, N heads, H head width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from cpt_ml.errors import BadRequest
+from cpt_ml.store import Json
+from cpt_ml.weights import read_weights
+
+
+@dataclass(frozen=True)
+class LlamaConfig:
+    """The fields of a Hugging Face config.json that decide what a Llama computes."""
+
+    vocabulary: int
+    width: int
+    mlp_width: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    norm_epsilon: float
+    rope: Json
+    tied: bool
+    attention_bias: bool
+    mlp_bias: bool
+    max_positions: int
+
+    @staticmethod
+    def read(folder: Path) -> LlamaConfig:
+        """Reads config.json as transformers 4 or 5 writes it. Raises BadRequest if it is not a Llama we can compute."""
+        c: Json = json.loads((folder / "config.json").read_bytes())
+        if c.get("model_type") != "llama" or c.get("hidden_act", "silu") != "silu":
+            raise BadRequest(
+                f"{folder.name}/config.json: expected model_type llama with silu, got {c.get('model_type')!r}"
+            )
+        rope = dict(c.get("rope_parameters") or c.get("rope_scaling") or {})
+        rope.setdefault("rope_theta", c.get("rope_theta", 10000.0))
+        rope.setdefault("rope_type", rope.get("type", "default"))
+        if rope["rope_type"] not in ("default", "linear", "llama3"):
+            raise BadRequest(f"{folder.name}/config.json: rope_type {rope['rope_type']!r} is not supported")
+        return LlamaConfig(
+            vocabulary=c["vocab_size"],
+            width=c["hidden_size"],
+            mlp_width=c["intermediate_size"],
+            layers=c["num_hidden_layers"],
+            heads=c["num_attention_heads"],
+            kv_heads=c.get("num_key_value_heads") or c["num_attention_heads"],
+            head_width=c.get("head_dim") or c["hidden_size"] // c["num_attention_heads"],
+            norm_epsilon=c.get("rms_norm_eps", 1e-6),
+            rope=rope,
+            tied=c.get("tie_word_embeddings", False),
+            attention_bias=c.get("attention_bias", False),
+            mlp_bias=c.get("mlp_bias", False),
+            max_positions=c.get("max_position_embeddings", 2048),
+        )
+
+
+def rope_frequencies(config: LlamaConfig) -> Tensor:
+    """Angle per position of each pair of a head's channels, float32 (H/2,); `llama3` stretches the slow ones."""
+    rope = config.rope
+    exponents_H = torch.arange(0, config.head_width, 2, dtype=torch.int64).float() / config.head_width
+    frequencies_H = 1.0 / (rope["rope_theta"] ** exponents_H)
+    if rope["rope_type"] == "linear":
+        return frequencies_H / rope["factor"]
+    if rope["rope_type"] == "default":
+        return frequencies_H
+    context = rope["original_max_position_embeddings"]
+    low, high = rope["low_freq_factor"], rope["high_freq_factor"]
+    turns_H = context * frequencies_H / (2 * math.pi)
+    smooth_H = ((turns_H - low) / (high - low)).clamp(0, 1)
+    return (1 - smooth_H) * frequencies_H / rope["factor"] + smooth_H * frequencies_H
+
+
+class Linear(nn.Module):
+    """y = x Wᵀ (+ b); weights are always loaded, so they start uninitialised."""
+
+    def __init__(self, inputs: int, outputs: int, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs))
+        self.bias = nn.Parameter(torch.empty(outputs)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight, self.bias)
+
+
+class RmsNorm(nn.Module):
+    def __init__(self, width: int, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width))
+        self.epsilon = epsilon
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_float = x.float()
+        scale = torch.rsqrt(x_float.square().mean(-1, keepdim=True) + self.epsilon)
+        return self.weight * (x_float * scale).to(x.dtype)
+
+
+class Embedding(nn.Module):
+    def __init__(self, vocabulary: int, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(vocabulary, width))
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        return F.embedding(ids_BT, self.weight)
+
+
+class Attention(nn.Module):
+    def __init__(self, c: LlamaConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_width = c.heads, c.kv_heads, c.head_width
+        self.q_proj = Linear(c.width, c.heads * c.head_width, c.attention_bias)
+        self.k_proj = Linear(c.width, c.kv_heads * c.head_width, c.attention_bias)
+        self.v_proj = Linear(c.width, c.kv_heads * c.head_width, c.attention_bias)
+        self.o_proj = Linear(c.heads * c.head_width, c.width, c.attention_bias)
+
+    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
+        b, t, _ = x_BTD.shape
+        q_BNTH = self.q_proj(x_BTD).view(b, t, self.heads, self.head_width).transpose(1, 2)
+        k_BNTH = self.k_proj(x_BTD).view(b, t, self.kv_heads, self.head_width).transpose(1, 2)
+        v_BNTH = self.v_proj(x_BTD).view(b, t, self.kv_heads, self.head_width).transpose(1, 2)
+        q_BNTH, k_BNTH = rotate(q_BNTH, cos_TH, sin_TH), rotate(k_BNTH, cos_TH, sin_TH)
+        if self.kv_heads != self.heads:
+            k_BNTH = k_BNTH.repeat_interleave(self.heads // self.kv_heads, dim=1)
+            v_BNTH = v_BNTH.repeat_interleave(self.heads // self.kv_heads, dim=1)
+        y_BNTH = F.scaled_dot_product_attention(q_BNTH, k_BNTH, v_BNTH, is_causal=True)
+        return self.o_proj(y_BNTH.transpose(1, 2).reshape(b, t, -1))
+
+
+def rotate(x_BNTH: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
+    """Rotary position embedding on halves, the Hugging Face layout of Llama weights."""
+    first, second = x_BNTH.chunk(2, dim=-1)
+    return x_BNTH * cos_TH + torch.cat((-second, first), dim=-1) * sin_TH
+
+
+class Mlp(nn.Module):
+    def __init__(self, c: LlamaConfig) -> None:
+        super().__init__()
+        self.gate_proj = Linear(c.width, c.mlp_width, c.mlp_bias)
+        self.up_proj = Linear(c.width, c.mlp_width, c.mlp_bias)
+        self.down_proj = Linear(c.mlp_width, c.width, c.mlp_bias)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x_BTD)) * self.up_proj(x_BTD))
+
+
+class Layer(nn.Module):
+    def __init__(self, c: LlamaConfig) -> None:
+        super().__init__()
+        self.self_attn, self.mlp = Attention(c), Mlp(c)
+        self.input_layernorm = RmsNorm(c.width, c.norm_epsilon)
+        self.post_attention_layernorm = RmsNorm(c.width, c.norm_epsilon)
+
+    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_TH, sin_TH)
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+
+class DecoderOutput(NamedTuple):
+    last_hidden_state: Tensor
+
+
+class Decoder(nn.Module):
+    """Everything but the head, called as Hugging Face decoders are."""
+
+    def __init__(self, c: LlamaConfig) -> None:
+        super().__init__()
+        self.embed_tokens = Embedding(c.vocabulary, c.width)
+        self.layers = nn.ModuleList([Layer(c) for _ in range(c.layers)])
+        self.norm = RmsNorm(c.width, c.norm_epsilon)
+        self._frequencies_H = rope_frequencies(c)
+        self._angles: tuple[Tensor, Tensor] | None = None
+
+    def forward(self, input_ids: Tensor, use_cache: bool = False) -> DecoderOutput:
+        assert not use_cache
+        x_BTD = self.embed_tokens(input_ids)
+        cos_TH, sin_TH = self._cos_sin(input_ids.shape[1], x_BTD)
+        for layer in self.layers:
+            x_BTD = layer(x_BTD, cos_TH, sin_TH)
+        return DecoderOutput(self.norm(x_BTD))
+
+    def _cos_sin(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        if self._angles is None or len(self._angles[0]) < length:
+            angles_TH = torch.outer(torch.arange(length, dtype=torch.float32), self._frequencies_H).repeat(1, 2)
+            self._angles = angles_TH.cos().to(like.device, like.dtype), angles_TH.sin().to(like.device, like.dtype)
+        return self._angles[0][:length], self._angles[1][:length]
+
+
+class Llama(nn.Module):
+    """A causal language model with the parameter names of LlamaForCausalLM."""
+
+    def __init__(self, config: LlamaConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.model = Decoder(config)
+        self.lm_head = Linear(config.width, config.vocabulary, bias=False)
+        if config.tied:
+            self.lm_head.weight = self.model.embed_tokens.weight
+
+    def get_decoder(self) -> Decoder:
+        return self.model
+
+    def get_output_embeddings(self) -> Linear:
+        return self.lm_head
+
+    def forward(self, ids_BT: Tensor) -> Tensor:
+        """Logits (B, T, V)."""
+        return self.lm_head(self.model(ids_BT).last_hidden_state)
+
+
+def load_llama(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Llama:
+    """The model of a Hugging Face folder, its weights converted to `dtype`. Raises BadRequest if they do not fit."""
+    model = Llama(LlamaConfig.read(folder))
+    load_weights(model, read_weights(folder), folder.name)
+    return model.to(device=device, dtype=dtype)
+
+
+def load_weights(model: Llama, weights: dict[str, Any], source: str) -> None:
+    """Copies tensors into the model by name; a tied head may be absent. Raises BadRequest naming what does not fit."""
+    own = dict(model.named_parameters())  # a tied head is listed once, as the embedding
+    given = {k: v for k, v in weights.items() if k in own or not (model.config.tied and k == "lm_head.weight")}
+    shapes = {k: tuple(own[k].shape) for k in own}
+    found = {k: tuple(given[k].shape) for k in given}
+    wrong = [
+        f"{k}: {found.get(k, 'absent')}, expected {shapes.get(k, 'nothing')}"
+        for k in sorted(shapes.keys() | found.keys())
+        if shapes.get(k) != found.get(k)
+    ]
+    if wrong:
+        raise BadRequest(f"{source}: weights do not fit config.json: {'; '.join(wrong[:5])}")
+    with torch.no_grad():
+        for name, parameter in own.items():
+            parameter.copy_(given[name])

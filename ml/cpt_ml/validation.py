@@ -1,0 +1,105 @@
+"""Perplexity on the frozen validation sets: the trainer, evaluate-perplexity and compare-perplexity share it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from cpt_ml.corpus import ROW_GROUP
+from cpt_ml.errors import BadData, Diverged
+from cpt_ml.nll import document_nll
+from cpt_ml.store import ArtifactRef, Attempt, Json
+
+PER_DOC = pa.schema(
+    [
+        ("id", pa.string()),
+        ("set", pa.string()),
+        ("language", pa.string()),
+        ("kind", pa.string()),
+        ("topic", pa.string()),
+        ("nll_sum", pa.float64()),
+        ("num_tokens", pa.uint32()),
+        ("num_bytes", pa.uint32()),
+    ]
+)
+StratumKey = tuple[str, str, str, str | None]
+
+
+@dataclass(frozen=True)
+class ValidationSettings:
+    """contracts/src/evaluate-perplexity.ts: both sides of a comparison must agree on it."""
+
+    sets: ArtifactRef
+    window_tokens: int
+    max_tokens_per_doc: int
+
+
+def measure(  # noqa: PLR0917
+    model: Any,
+    device: str,
+    sets: Path,
+    tokenizer: Path,
+    settings: ValidationSettings,
+    batch_tokens: int,
+    attempt: Attempt,
+    beat: Callable[[int, int], None],
+) -> Json:
+    """Measures every document of the sets, writes per-doc.parquet, and returns a PerplexityMeasurement.
+
+    Windows do not overlap; a document's first token is never scored and its bytes are not counted. Raises Diverged if a
+    document's loss is not finite, BadData if no document has a token to score.
+    """
+    from tokenizers import Tokenizer  # noqa: PLC0415
+
+    rows = pq.read_table(sets, use_threads=False).to_pylist()
+    encoder: Any = Tokenizer.from_file(str(tokenizer))
+    encodings = encoder.encode_batch([r["text"] for r in rows], add_special_tokens=False)
+    docs = [np.array(e.ids, dtype=np.uint32) for e in encodings]
+    window = settings.window_tokens
+    scores = document_nll(model, docs, window, window, settings.max_tokens_per_doc, batch_tokens, device, beat)
+    for row, encoding, (nll_sum, num_tokens) in zip(rows, encodings, scores, strict=True):
+        if not np.isfinite(nll_sum):
+            raise Diverged(f"validation: the loss of document {row['id']} is {nll_sum}")
+        row["nll_sum"], row["num_tokens"] = nll_sum, num_tokens
+        row["num_bytes"] = scored_bytes(row["text"], encoding.offsets, num_tokens)
+    table = pa.table({n: [r[n] for r in rows] for n in PER_DOC.names}, schema=PER_DOC)
+    pq.write_table(table, attempt.path("per-doc.parquet"), compression="zstd", row_group_size=ROW_GROUP)
+    return {"perDoc": attempt.ref("per-doc.parquet"), "strata": strata_losses(rows)}
+
+
+def scored_bytes(text: str, offsets: Sequence[tuple[int, int]], num_scored: int) -> int:
+    """UTF-8 bytes of tokens 1 … num_scored. A character split between the first token and the next counts whole."""
+    return len(text[offsets[1][0] : offsets[num_scored][1]].encode()) if num_scored else 0
+
+
+def stratum_key(row: Json) -> StratumKey:
+    return row["set"], row["language"], row["kind"], row["topic"]
+
+
+def by_stratum(rows: Sequence[Json]) -> list[tuple[StratumKey, list[Json]]]:
+    """Rows with scored tokens by stratum, sorted by set, language, kind and topic. Raises BadData if there are none."""
+    groups: dict[StratumKey, list[Json]] = {}
+    for row in rows:
+        if row["num_tokens"]:
+            groups.setdefault(stratum_key(row), []).append(row)
+    if not groups:
+        raise BadData("validation: no document of the sets has a token to score")
+    return sorted(groups.items(), key=lambda g: (*g[0][:3], g[0][3] or ""))
+
+
+def strata_losses(rows: Sequence[Json]) -> list[Json]:
+    """Token-weighted loss of each stratum: nats per token and per UTF-8 byte."""
+    result: list[Json] = []
+    for (set_, language, kind, topic), docs in by_stratum(rows):
+        nll, tokens, size = (sum(d[n] for d in docs) for n in ("nll_sum", "num_tokens", "num_bytes"))
+        result.append(
+            {"language": language, "kind": kind, "topic": topic, "set": set_, "docs": len(docs), "tokens": tokens,
+             "bytes": size, "nllPerToken": nll / tokens, "nllPerByte": nll / max(size, 1)}
+        )  # fmt: skip
+    return result
