@@ -29,7 +29,7 @@ ${table<Check>(
   ],
   last.checks,
 )}
-${note(h`A check passes when its whole interval lies on the right side of the bound, fails when all of it lies on the wrong side, and is undecided between; then a person decides. Retained loss may rise by ${spec.retentionToleranceNats} nats per token, the target language must gain ${spec.minGainNats}, a benchmark may lose ${fixed(spec.benchmarkMargin * 100, 1)} points of 100.`)}`
+${note(h`A positive value is a change for the worse. A check passes when its whole interval lies on the right side of the bound, fails when all of it lies on the wrong side, and is undecided between; then a person decides. Retained loss may rise by ${spec.retentionToleranceNats} nats per token, the target language must gain ${spec.minGainNats}, a benchmark may lose ${spec.benchmarkMargin} (a share of its items, or nats per byte).`)}`
   return { id: 'gate', title: 'Gate', body }
 }
 

@@ -1,4 +1,4 @@
-import type { z } from 'zod'
+import { z } from 'zod'
 import type { PlannedStratum } from '@cpt/contracts/sample-mixture'
 import { categoryAxis, chart, ink, legend, valueAxis } from './chart.ts'
 import { clip, h, type Html } from './html.ts'
@@ -43,7 +43,16 @@ ${table<Round>(
   rounds,
 )}
 ${note('Borrowed: a stratum’s perplexity band was too short and took from later bands. Repeated: tokens that the run had already drawn once. The gap is the farthest that any stratum was from its share at any point of the round.')}
+${notes(view)}
 ${rounds.map((r) => details(`${r.label}: every stratum, planned against drawn`, strataTable(r, target)))}`
+}
+
+const Noted = z.object({ notes: z.array(z.string()) })
+
+/** What the planner had to leave out or to move. */
+const notes = (view: View): Html => {
+  const said = view.source.decisions.filter((d) => d.kind === 'mixture').flatMap((d) => (Noted.safeParse(d.output).data?.notes ?? []).map((text) => ({ key: d.key, text })))
+  return said.length === 0 ? h`` : h`<ul>${said.map((s) => h`<li><code>${s.key}</code>: ${s.text}</li>`)}</ul>`
 }
 
 const strata = (round: Round): readonly Planned[] => round.plan?.strata ?? []

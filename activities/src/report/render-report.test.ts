@@ -72,7 +72,7 @@ test('the page loads nothing from outside and forbids it', () => {
   }
   const page = render(sampleRun())
   expect(page).not.toMatch(/@import|url\((?!#)/)
-  expect(page).toContain(`content="default-src &#39;none&#39;; style-src &#39;unsafe-inline&#39;; script-src &#39;sha256-`)
+  expect(page).toContain(`content="default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-`)
 })
 
 test('lines in = kept + quarantined, and a count that does not add up is named', () => {

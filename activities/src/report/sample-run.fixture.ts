@@ -119,7 +119,7 @@ export const sampleRun = (): SampleRun => {
   add('hold-out', stages.holdOut, { verdicts: ref('store:v4'), validation: ref('store:validation', 820_000), counts: held, strata: strata.map((s) => ({ ...s, set: 'corpus' as const, docs: 9, expectedSeNats: 0.05 })) }, 1.2)
   add('tokenize', stages.tokenize, { tokens: ref('store:tokens', 10_400_000), index: ref('store:index'), counts: { docs: held.kept, tokens: 2_610_000, bytes: 8_420_000, byLanguage: { en: 1_350_000, zh: 1_260_000 } } }, 4)
   add('synthesize-qa', stages.synthesizeQa, { corpus: ref('store:synthetic'), counts: { docs: 1200, wrong: 0, byFamily: { arithmetic: 400, units: 400, programs: 400 }, byLanguage: { en: 600, zh: 600 } } }, 1)
-  add('score-ppl', stages.scorePpl, { scores: ref('store:scores'), counts: { docs: held.kept, scored: 4540, scoredTokens: 1_800_000, sumNllNats: 1_800_000 * 5.02, pplHistogram: { '4': 21, '5': 190, '6': 880, '7': 1490, '8': 1370, '9': 480, '10': 96, '12': 13 } } }, 24)
+  add('score-ppl', stages.scorePpl, { scores: ref('store:scores'), counts: { docs: held.kept, scored: 4540, scoredTokens: 1_800_000, sumNllNats: 1_800_000 * 5.02, pplHistogram: { '16': 21, '32': 190, '64': 880, '128': 1490, '256': 1370, '512': 480, '1024': 96, '4096': 13 } } }, 24)
   add('count-strata', stages.countStrata, { strata: strata.map((s, i) => ({ ...s, docs: 120 + i * 3, tokens: Math.round(share(s, i) * 1_300_000), bytes: 300_000 })) }, 0.6, { line: { state: 'reused', jobSeconds: 0 } })
   add('base/perplexity', stages.evaluatePerplexity, { measurement: { perDoc: ref('store:base-per-doc'), strata: measured(0) } }, 6)
 
@@ -165,7 +165,8 @@ export const sampleRun = (): SampleRun => {
   }
   add('export-model', stages.exportModel, { model: ref('store:export', 3_500_000), path: 'store:export/model/', parameters: 846_432, files: 7, weightsSha256: sha256('weights-2') }, 3)
 
-  const zh = ratiosFor(0).filter((r) => r.stratum.language === 'zh' && r.stratum.kind === 'web')
+  const zh = Object.fromEntries(ratiosFor(0).filter((r) => r.stratum.language === 'zh' && r.stratum.kind === 'web').map((r) => [r.stratum.topic ?? '', r.ratio * 2]))
+  const moved = Object.fromEntries(Object.entries(zh).map(([topic, ratio], i) => [topic, ratio * (1 + 0.05 * wave(i))]))
   const request: ReportRequest = {
     run: spec.name,
     workflowId: 'cpt/quickstart',
@@ -174,17 +175,18 @@ export const sampleRun = (): SampleRun => {
     spec,
     resolved: { sources: spec.corpus.sources.map((s) => ({ name: s.name, file: ref(s.path, 1_400_000) })), benchmarks: spec.evaluation.benchmarks.map((b) => ({ name: b.name, items: ref(b.path, 80_000) })), base: ref('samples:base/', 3_400_000), tokenizer: ref('samples:base/tokenizer.json', 290_000), parameters: 846_432 },
     lines,
-    decisions: [{ key: 'bilingual/round-2/reweight', kind: 'reweight', uri: 'decisions/a/reweight.json' }, { key: 'gate', kind: 'gate', uri: 'decisions/a/gate.json' }],
+    decisions: [{ key: 'bilingual/round-1/mixture', kind: 'mixture', uri: 'decisions/a/mixture.json' }, { key: 'bilingual/round-1/reweight', kind: 'reweight', uri: 'decisions/a/reweight.json' }, { key: 'gate', kind: 'gate', uri: 'decisions/a/gate.json' }],
     operator: [{ stage: 'bilingual/round-2/train', park: 1, action: 'retry', patch: null, reason: 'the machine was out of memory', by: 'you', atMs: startMs + 90_000 }],
     verdict: 'pass',
     modelPath: 'store/data/export/model',
   }
   const decisions = [
+    { key: 'bilingual/round-1/mixture', kind: 'mixture', inputs: {}, output: { strata: [], topics: { zh }, notes: ['en: paper not asked for, left out'] } },
     {
-      key: 'bilingual/round-2/reweight',
+      key: 'bilingual/round-1/reweight',
       kind: 'reweight',
-      inputs: { changes: zh.map((r, i) => ({ ...r.stratum, deltaPpl: -80 - 20 * wave(i), se: 4.1, ratio: r.ratio * 2 })) },
-      output: { strata: zh.map((r, i) => ({ ...r.stratum, factor: 1 - 0.4 * Math.abs(wave(i)), before: r.ratio * 2, after: r.ratio * 2 * (1 + 0.05 * wave(i)) })) },
+      inputs: { ratios: { zh }, changes: change.filter((c) => c.kind === 'web'), settings: spec.reweight },
+      output: { ratios: { zh: moved }, factors: { zh: Object.fromEntries(Object.keys(zh).map((t, i) => [t, 1 - 0.4 * Math.abs(wave(i))])) }, notes: ['zh: Others: no usable measurement, ratio kept'] },
     },
     {
       key: 'gate',

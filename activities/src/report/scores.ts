@@ -1,7 +1,7 @@
 import { scorePpl } from '@cpt/contracts/score-ppl'
 import { categoryAxis, chart, ink, valueAxis } from './chart.ts'
 import { h } from './html.ts'
-import { count, fixed, plural, ppl } from './numbers.ts'
+import { count, fixed, plural, ppl, short } from './numbers.ts'
 import { figure, note } from './table.ts'
 import { absent, resultOf, type Section, type View } from './view.ts'
 
@@ -27,10 +27,16 @@ ${note('Rounds in perplexity order go through every stratum from its easy end to
   return { id, title, body }
 }
 
-/** Keys are floor(log2(perplexity)); empty buckets between the outermost are shown too. */
+// score_ppl.py counts everything from 2^20 up in its last bucket
+const lastPower = 20
+
+/** Keys are the lower bounds of buckets that double; empty ones between the outermost are shown too. */
 const histogram = (by: Readonly<Record<string, number>>): { label: string; docs: number }[] => {
-  const powers = Object.keys(by).map(Number).filter((p) => Number.isInteger(p) && p >= -64 && p <= 64)
+  const powers = Object.keys(by).map((k) => Math.log2(Number(k))).filter((p) => Number.isInteger(p) && p >= 0 && p <= 64)
   if (powers.length === 0) return []
   const first = Math.min(...powers)
-  return Array.from({ length: Math.max(...powers) - first + 1 }, (_, i) => ({ label: `${count(2 ** (first + i))}–${count(2 ** (first + i + 1))}`, docs: by[String(first + i)] ?? 0 }))
+  return Array.from({ length: Math.max(...powers) - first + 1 }, (_, i) => ({ label: bucketName(first + i), docs: by[String(2 ** (first + i))] ?? 0 }))
 }
+
+const bucketName = (power: number): string => (power >= lastPower ? `≥ ${bound(power)}` : `${bound(power)}–${bound(power + 1)}`)
+const bound = (power: number): string => (power < 13 ? count(2 ** power) : short(2 ** power))
