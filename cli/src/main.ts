@@ -102,6 +102,12 @@ program
   .addOption(state())
   .action(async (flags: StateFlag & { json?: boolean; fix?: boolean }) => (await import('./doctor/doctor.ts')).doctor(flags))
 
+// `cpt status | head`: nobody reads on, so end, and stop first what was started
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+  process.kill(process.pid, 'SIGTERM')
+})
+
 program.exitOverride((error) => {
   process.exit(error.exitCode === 0 ? 0 : exitCodes.usage)
 })

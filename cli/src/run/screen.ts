@@ -31,7 +31,7 @@ const terminalScreen = (out: NodeJS.WriteStream): Screen => {
     },
     status: (text) => {
       clear()
-      out.write(fit(`${frames[frame++ % frames.length] ?? ''} ${text}`, out.columns))
+      out.write(fit(`${frames[frame++ % frames.length] ?? ''} ${text}`, out.columns > 0 ? out.columns : 80))
     },
     close: () => void clear(),
   }

@@ -1,6 +1,7 @@
 import { isAlive } from '../../../infra/bootstrap/process-identity.mjs'
 import { readConfig } from '../config.ts'
 import { endProcess } from './start-up.ts'
+import { stopJobs } from './stop-jobs.ts'
 import { readUpRecord, removeUpRecord } from './up-record.ts'
 
 const graceMs = 90_000
@@ -15,7 +16,10 @@ export const down = async (flags: { state?: string }): Promise<void> => {
     process.stdout.write(`stopping cpt up (process ${up.pid})\n`)
     await endProcess(up, graceMs)
   }
-  for (const left of [worker, server]) if (left !== null && isAlive(left)) await endProcess(left, graceMs)
+  // only a cpt up that was killed leaves anything
+  if (worker !== null && isAlive(worker)) await endProcess(worker, graceMs)
+  await stopJobs(config)
+  if (server !== null && isAlive(server)) await endProcess(server, graceMs)
   removeUpRecord(config.stateDir)
   process.stdout.write('stopped\n')
 }

@@ -123,7 +123,7 @@ export const startUp = async (config: Config, { ports: given, say, cancel }: UpO
     undo.push(() => pages.stop())
     if (own)
       undo.push(async () => {
-        const stopped = await stopJobs(config.roots['store'] ?? '')
+        const stopped = await stopJobs(config)
         if (stopped > 0) say(`${stopped} running ${stopped === 1 ? 'job' : 'jobs'} saved and stopped`)
       })
     say('starting the worker')

@@ -1,7 +1,9 @@
 import { readFile, readdir, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import type { Config } from '@cpt/activities/config'
 import { groupMembers, isAlive, signalGroup, Started } from '@cpt/activities/job-runner/process'
+import { stopWarmParents } from '@cpt/activities/job-runner/warm-parent'
 
 const graceMs = 25_000
 const deepest = 4
@@ -22,10 +24,12 @@ const livingGroup = async (file: string): Promise<number | null> => {
 }
 
 /**
- * Asks the jobs of this store that still run to save and leave, and returns how many there were. Jobs outlive their
- * worker on purpose, so whoever closes everything down has to stop them too; a later run goes on from what they saved.
+ * Asks the jobs of this store that still run to save and leave, ends the warm parents, and returns how many jobs there
+ * were. Both outlive their worker on purpose, so whoever closes everything down has to stop them too; a later run goes
+ * on from what they saved.
  */
-export const stopJobs = async (storeDir: string): Promise<number> => {
+export const stopJobs = async ({ roots, stateDir }: Config): Promise<number> => {
+  const storeDir = roots['store'] ?? ''
   const stopped = await Promise.all(
     (await startFiles(join(storeDir, 'jobs'))).map(async (file) => {
       const group = await livingGroup(file)
@@ -40,5 +44,6 @@ export const stopJobs = async (storeDir: string): Promise<number> => {
       return 1
     }),
   )
+  await stopWarmParents(join(stateDir, 'warm'))
   return stopped.reduce<number>((a, b) => a + b, 0)
 }
