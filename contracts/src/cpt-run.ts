@@ -3,12 +3,22 @@ import { FilterRules } from './filter.ts'
 import { FieldMapping } from './ingest.ts'
 import { Placement } from './job.ts'
 import { Mixture, ReweightSettings } from './mixture.ts'
+import { partOf } from './part-of.ts'
 import { OptimizerSettings, Schedule } from './train.ts'
 import { TaxonomyName } from './topics.ts'
 import { Count, Kind, Language, LearningRate, Name, Ratio, Seed, Tokens } from './units.ts'
 
 /** A file or folder under a root of the worker's configuration, e.g. samples:corpus/en.jsonl.zst. */
-export const InputPath = z.string().max(600).regex(/^[a-z][a-z0-9-]{0,30}:(?!\/)(?!.*(?:^|[:/])\.\.(?:\/|$))[^\0\\]+$/, 'expected <root>:<relative path> without .., e.g. samples:corpus/en.jsonl.zst')
+export const InputPath = z.string().max(600).regex(/^[a-z][a-z0-9-]{0,30}:(?!\/)(?!.*(?:^|[:/])\.\.(?:\/|$))[^\u0000-\u001f\u007f\\]+$/, 'expected <root>:<relative path> without .., e.g. samples:corpus/en.jsonl.zst')
+
+/** A list whose elements are told apart by name. */
+const named = <T extends z.ZodType<{ name: string }, { name: string }>>(element: T, most: number) =>
+  z.array(element).max(most).superRefine((list, ctx) => {
+    const names = list.map((x) => x.name)
+    names.forEach((name, i) => {
+      if (names.indexOf(name) !== i) ctx.addIssue({ code: 'custom', path: [i, 'name'], message: 'expected different names' })
+    })
+  })
 
 const SourceSpec = z.strictObject({
   name: Name,
@@ -21,9 +31,9 @@ const SourceSpec = z.strictObject({
 })
 
 const CorpusSpec = z.strictObject({
-  sources: z.array(SourceSpec).min(1).max(1000),
+  sources: named(SourceSpec, 1000).min(1),
   maxQuarantineRatio: Ratio,
-  filter: FilterRules.partial(),
+  filter: FilterRules,
   dedup: z.strictObject({ ngram: z.int().min(1).max(50), numPermutations: z.int().min(16).max(1024), jaccard: Ratio }).partial(),
   decontaminate: z.strictObject({ ngram: z.int().min(2).max(100), ignoreGramsOver: Count, maxHitRatio: Ratio }).partial(),
   topics: z.strictObject({ kinds: z.array(Kind), minProbability: Ratio, taxonomies: z.record(Language, TaxonomyName) }),
@@ -58,7 +68,7 @@ const TrainingSpec = z.strictObject({
   minLr: z.number().nonnegative().max(1),
   warmupTokens: Tokens,
   decayTokens: Tokens,
-  optimizer: OptimizerSettings.partial(),
+  optimizer: OptimizerSettings,
   optimizerBetweenRounds: z.enum(['keep', 'reset']),
   optimizerBetweenStages: z.enum(['keep', 'reset']),
   dtype: z.enum(['float32', 'bfloat16']),
@@ -76,7 +86,7 @@ const BenchmarkSpec = z.strictObject({
 const EvaluationSpec = z.strictObject({
   windowTokens: z.int().min(8),
   maxTokensPerDoc: z.int().min(8),
-  benchmarks: z.array(BenchmarkSpec).max(100),
+  benchmarks: named(BenchmarkSpec, 100),
 })
 
 /**
@@ -92,7 +102,9 @@ export const GateSpec = z.strictObject({
 })
 export type GateSpec = z.infer<typeof GateSpec>
 
-const PlacementSpec = z.strictObject({ data: Placement.partial(), scoring: Placement.partial(), train: Placement.partial(), evaluate: Placement.partial() })
+const PlacementSpec = z.strictObject({ data: Placement, scoring: Placement, train: Placement, evaluate: Placement })
+const Plan = named(PlanStage, 20).min(1)
+const BaseSpec = z.strictObject({ model: InputPath, license: z.string().max(100) })
 
 /** A complete run: what `resolveInput` returns and the workflow carries out. Presets fill what the input leaves out. */
 export const CptRunSpec = z
@@ -102,10 +114,10 @@ export const CptRunSpec = z
     owner: z.string().max(100),
     seed: Seed,
     targetLanguage: Language,
-    base: z.strictObject({ model: InputPath, license: z.string().max(100) }),
+    base: BaseSpec,
     corpus: CorpusSpec,
     synthesis: SynthesisSpec,
-    plan: z.array(PlanStage).min(1).max(20),
+    plan: Plan,
     training: TrainingSpec,
     reweight: ReweightSettings,
     evaluation: EvaluationSpec,
@@ -115,17 +127,12 @@ export const CptRunSpec = z
   .superRefine((spec, ctx) => {
     const bad = (path: (string | number)[], message: string) => ctx.addIssue({ code: 'custom', path, message })
     if (spec.training.globalBatchTokens % spec.training.sequenceTokens !== 0)
-      bad(['training', 'globalBatchTokens'], `expected a multiple of training.sequenceTokens (${spec.training.sequenceTokens}), got ${spec.training.globalBatchTokens}`)
+      bad(['training', 'globalBatchTokens'], `expected a multiple of training.sequenceTokens (${spec.training.sequenceTokens})`)
+    if (!spec.plan.some((s) => (s.mixture.languages[spec.targetLanguage] ?? 0) > 0)) bad(['targetLanguage'], 'expected a language that the plan gives a share')
     spec.plan.forEach((s, i) => {
       if (s.tokens < s.rounds * spec.training.globalBatchTokens) bad(['plan', i, 'tokens'], `expected at least one global batch (${spec.training.globalBatchTokens} tokens) a round`)
       if ((s.mixture.languages['synthetic'] ?? 0) > 0 && spec.synthesis.numDocs === 0) bad(['synthesis', 'numDocs'], `expected synthetic documents: plan[${i}] gives them a share`)
     })
-    for (const [what, list] of [['corpus.sources', spec.corpus.sources], ['plan', spec.plan], ['evaluation.benchmarks', spec.evaluation.benchmarks]] as const) {
-      const names = list.map((x) => x.name)
-      names.forEach((n, i) => {
-        if (names.indexOf(n) !== i) bad([...what.split('.'), i, 'name'], `expected different names, got ${n} twice`)
-      })
-    }
   })
 export type CptRunSpec = z.infer<typeof CptRunSpec>
 
@@ -140,15 +147,15 @@ export const CptRunInput = z.strictObject({
   owner: z.string().max(100).optional(),
   seed: Seed.optional(),
   targetLanguage: Language.optional(),
-  base: z.strictObject({ model: InputPath, license: z.string().max(100) }).partial().optional(),
-  corpus: CorpusSpec.partial().optional(),
-  synthesis: SynthesisSpec.partial().optional(),
-  plan: z.array(PlanStage).min(1).max(20).optional(),
-  training: TrainingSpec.partial().optional(),
-  reweight: ReweightSettings.partial().optional(),
-  evaluation: EvaluationSpec.partial().optional(),
-  gate: GateSpec.partial().optional(),
-  placement: PlacementSpec.partial().optional(),
+  base: partOf(BaseSpec).optional(),
+  corpus: partOf(CorpusSpec).optional(),
+  synthesis: partOf(SynthesisSpec).optional(),
+  plan: Plan.optional(),
+  training: partOf(TrainingSpec).optional(),
+  reweight: partOf(ReweightSettings).optional(),
+  evaluation: partOf(EvaluationSpec).optional(),
+  gate: partOf(GateSpec).optional(),
+  placement: partOf(PlacementSpec).optional(),
 })
 export type CptRunInput = z.input<typeof CptRunInput>
 
@@ -212,7 +219,7 @@ export const ResolveFailure = z.strictObject({
   stage: z.string().min(1).max(200),
   park: z.int().min(1),
   action: z.enum(['retry', 'skip', 'abort']),
-  patch: z.strictObject({ request: z.record(z.string(), z.unknown()).optional(), placement: Placement.partial().optional() }).optional(),
+  patch: z.strictObject({ request: z.record(z.string(), z.unknown()).optional(), placement: partOf(Placement).optional() }).optional(),
   reason: z.string().max(2000).default(''),
   by: z.string().max(100).default('unknown'),
 })

@@ -18,6 +18,10 @@ export const Mixture = z.strictObject({
   languages: LanguageRatios,
   kinds: z.record(Language, KindRatios).default({}),
   topics: z.enum(['natural', 'uniform']).default('natural'),
+}).superRefine((mixture, ctx) => {
+  for (const language of Object.keys(mixture.kinds)) {
+    if (!Object.hasOwn(mixture.languages, language)) ctx.addIssue({ code: 'custom', path: ['kinds', language], message: `expected one of the languages that have a share (${Object.keys(mixture.languages).join(', ')})` })
+  }
 })
 export type Mixture = z.infer<typeof Mixture>
 

@@ -24,7 +24,7 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
     maxQuarantineRatio: spec.corpus.maxQuarantineRatio,
   }, { placement: data, note: (r) => `${r.counts.lines} lines = ${r.counts.kept} kept + ${r.counts.quarantined} quarantined` })
 
-  const filtered = await run.stage('filter', 'filter', { corpus, rules: spec.corpus.filter as never }, { placement: data, note: kept })
+  const filtered = await run.stage('filter', 'filter', { corpus, rules: spec.corpus.filter }, { placement: data, note: kept })
   const deduplicated = await run.stage('dedup', 'dedup', { corpus, drops: [filtered.verdicts], ...spec.corpus.dedup }, { placement: data, note: kept })
   const clean = await run.stage('decontaminate', 'decontaminate', {
     corpus, drops: [filtered.verdicts, deduplicated.verdicts], benchmarks: benchmarks.map((b) => ({ name: b.name, items: b.items })), ...spec.corpus.decontaminate,

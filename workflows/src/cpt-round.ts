@@ -65,7 +65,7 @@ export const cptRound = async (run: Run, resolved: ResolvedRun, setting: RoundSe
     sequenceTokens: spec.training.sequenceTokens,
     globalBatchTokens: spec.training.globalBatchTokens,
     schedule: { shape: spec.training.schedule, peakLr: spec.training.peakLr, minLr: spec.training.minLr, warmupTokens: spec.training.warmupTokens, decayTokens: spec.training.decayTokens, totalTokens, startTokens: before.trainedTokens },
-    optimizer: spec.training.optimizer as never,
+    optimizer: spec.training.optimizer,
     dtype: spec.training.dtype,
     seed: spec.seed,
     validation: { sets: corpus.validation, windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc },
