@@ -41,7 +41,7 @@ export const openParking = (state: RunProgress, changed: () => void): Parking =>
       return `${given.action} accepted for ${given.stage}, park ${given.park}`
     },
     {
-      validator: (raw) => {
+      validator: (raw: ResolveFailure) => {
         const problem = check(raw)
         if (problem !== null) throw new Error(problem)
       },

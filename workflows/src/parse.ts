@@ -1,5 +1,5 @@
 import { ApplicationFailure } from '@temporalio/workflow'
-import { problemsOf } from '@cpt/contracts/parse-input'
+import { checkInput } from '@cpt/contracts/parse-input'
 import type { z } from 'zod'
 
 /**
@@ -7,9 +7,8 @@ import type { z } from 'zod'
  * workflow task instead, which Temporal retries for ever.)
  */
 export const parseInput = <S extends z.ZodType>(schema: S, value: unknown): z.output<S> => {
-  const parsed = schema.safeParse(value)
-  if (parsed.success) return parsed.data
-  const problems = problemsOf(parsed.error, value)
+  const { data, problems } = checkInput(schema, value)
+  if (problems === null) return data
   throw ApplicationFailure.nonRetryable(
     `${problems.length} problem${problems.length === 1 ? '' : 's'} in the input:\n${problems.map((p) => `  ${p.path}: expected ${p.expected}, got ${p.got}`).join('\n')}`,
     'InvalidInput',
