@@ -1,0 +1,59 @@
+import { readFileSync } from 'node:fs'
+import { describe, expect, test } from 'vitest'
+import { parse } from 'yaml'
+import { badInputs } from '../../test/fixtures/bad-inputs.ts'
+import { CptRunInput, CptRunSpec, ResolveFailure } from './cpt-run.ts'
+import { checkInput, type Problem } from './parse-input.ts'
+
+const preset = parse(readFileSync(new URL('../../samples/quickstart.yaml', import.meta.url), 'utf8')) as Record<string, unknown>
+
+test('the quickstart preset is a complete run', () => {
+  expect(checkInput(CptRunSpec, preset).problems).toBeNull()
+})
+
+test('a complete run is its own parse, so that what is recorded stays what it was', () => {
+  const spec = CptRunSpec.parse(preset)
+  expect(CptRunSpec.parse(JSON.parse(JSON.stringify(spec)))).toEqual(spec)
+})
+
+test('a whole preset is also a valid input', () => {
+  expect(checkInput(CptRunInput, preset).problems).toBeNull()
+})
+
+test.each([[{}], [{ preset: 'quickstart' }]])('%j is a whole input', (input) => {
+  expect(checkInput(CptRunInput, input)).toEqual({ data: input, problems: null })
+})
+
+describe('an input says only what it says: no default overwrites the preset', () => {
+  test.each([
+    { reweight: { alpha: 0.3 } },
+    { placement: { train: { threads: 1 } } },
+    { corpus: { filter: { minWords: 5 }, scoring: { windowTokens: 512 } } },
+    { training: { optimizer: { beta2: 0.99 } } },
+    { corpus: { topics: { minProbability: 0.5 } } },
+  ])('%j', (input) => {
+    expect(CptRunInput.parse(input)).toEqual(input)
+  })
+})
+
+test('a placement patch changes what it names and nothing else', () => {
+  const decision = { stage: 'train', park: 1, action: 'retry', patch: { placement: { batchTokens: 4096 } } } as const
+  expect(ResolveFailure.parse(decision).patch).toEqual({ placement: { batchTokens: 4096 } })
+})
+
+const pathsOf = (problems: Problem[] | null): string[] => (problems ?? []).map((p) => p.path).sort()
+
+describe('a bad input names the path of every problem', () => {
+  test.each(badInputs)('$name', ({ input, paths }) => {
+    expect(pathsOf(checkInput(CptRunInput, input).problems)).toEqual([...paths].sort())
+  })
+
+  test.each([NaN, Infinity, -Infinity])('%d is no learning rate', (peakLr) => {
+    expect(checkInput(CptRunInput, { training: { peakLr } }).problems).toEqual([{ path: 'training.peakLr', expected: expect.stringContaining('number'), got: String(peakLr) }])
+  })
+
+  test('the table has at least thirty, each under a name of its own', () => {
+    expect(new Set(badInputs.map((b) => b.name)).size).toBe(badInputs.length)
+    expect(badInputs.length).toBeGreaterThanOrEqual(30)
+  })
+})
