@@ -9,7 +9,7 @@ import { clip, h, type Html } from './html.ts'
 import { bytes, count, percent, plural } from './numbers.ts'
 import { groupTitle, sum } from './strata.ts'
 import { absent, resultOf, type Section, type View } from './view.ts'
-import { figure, note, table } from './table.ts'
+import { details, figure, note, table } from './table.ts'
 
 interface Step {
   key: string
@@ -50,7 +50,7 @@ const steps = (view: View, raw: Raw): Html => {
 ${figure('Documents left after each stage', h`${legend([{ name: 'left', colour: ink.accent }, { name: 'taken out by the stage', colour: 'var(--c2)' }])}${funnelChart(made)}`)}
 ${left === undefined ? absent(view, 'tokenize', 'count of tokens') : h`<p>Left to train on: ${plural(left.docs, 'document')}, ${plural(left.tokens, 'token')}, ${bytes(left.bytes)} of text (${Object.entries(left.byLanguage).map(([l, n]) => `${groupTitle(l)} ${count(n)}`).join(', ')}).</p>`}
 ${figure('What was dropped, and why', reasonChart(made), 'documents (ingest: lines); the validation sets are not drops')}
-${reasonTable(made.slice(1), raw.lines)}
+${details('Every reason in numbers', reasonTable(made.slice(1), raw.lines))}
 <h3>By language</h3>
 ${languageTable(made.slice(1))}
 <h3>By source</h3>
@@ -62,7 +62,7 @@ ${table(
   ],
   entries(raw.bySource),
 )}
-${note('Held-out documents are not lost: they are the frozen validation sets, with their near-duplicates, and are never trained on.')}`
+${note('Held-out documents are not lost: they are the frozen validation sets, with their near-duplicates and all sources that serve validation only, and are never trained on.')}`
 }
 
 const funnelChart = (made: readonly Step[]): Html =>

@@ -114,7 +114,7 @@ export const sampleRun = (): SampleRun => {
   add('decontaminate', stages.decontaminate, { verdicts: ref('store:v3'), counts: { ...decontaminated, byBenchmark: { gsm8k: 6, humaneval: 2 } } }, 3.9)
   for (const [language, taxonomy, topics] of [['en', 'syne-en/1', enTopics], ['zh', 'syne-zh/1', zhTopics]] as const)
     add(`train-topic-classifier/${language}`, stages.trainTopicClassifier, { classifier: ref(`store:classifier-${language}`), taxonomy, numTrain: 1200, numTest: 212, accuracy: language === 'en' ? 0.783 : 0.741, perClass: topics.map((topic, i) => ({ topic, precision: 0.75 + 0.15 * wave(i), recall: 0.72 + 0.15 * wave(i + 5), support: 19 + (i % 4) })) }, 2.4)
-  add('classify-topics', stages.classifyTopics, { topics: ref('store:topics'), counts: { docs: decontaminated.kept, classified: 3100, lowConfidence: 84, byTopic: {} } }, 2.1)
+  add('classify-topics', stages.classifyTopics, { topics: ref('store:topics'), counts: { docs: decontaminated.kept, classified: 3100, lowConfidence: 84, byTopic: Object.fromEntries([...zhTopics.map((t, i) => [`zh/${t}`, 130 + 3 * i] as const), ...enTopics.map((t, i) => [`en/${t}`, 170 + 3 * i] as const)]) } }, 2.1)
   const held = verdicts(decontaminated.kept, { 'held-out': 390 })
   add('hold-out', stages.holdOut, { verdicts: ref('store:v4'), validation: ref('store:validation', 820_000), counts: held, strata: strata.map((s) => ({ ...s, set: 'corpus' as const, docs: 9, expectedSeNats: 0.05 })) }, 1.2)
   add('tokenize', stages.tokenize, { tokens: ref('store:tokens', 10_400_000), index: ref('store:index'), counts: { docs: held.kept, tokens: 2_610_000, bytes: 8_420_000, byLanguage: { en: 1_350_000, zh: 1_260_000 } } }, 4)

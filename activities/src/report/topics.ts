@@ -9,6 +9,8 @@ import { absent, resultOf, type Round, type Section, type View } from './view.ts
 
 interface TopicRow {
   topic: string
+  /** Pages the classifier gave it, and documents left of them to train on. */
+  labelled: number
   docs: number
   natural: number
   /** Share of the language's web tokens by round; null where the round has none. */
@@ -19,29 +21,35 @@ interface TopicRow {
 export const topics = (view: View): Section => {
   const counted = resultOf(view, 'count-strata', countStrata)?.strata.filter((s) => s.kind === 'web' && s.topic !== null)
   const classified = resultOf(view, 'classify-topics', classifyTopics)?.counts
-  const languages = [...new Set(counted?.map((s) => s.language))].sort((a, b) => (a === view.request.spec.targetLanguage ? -1 : b === view.request.spec.targetLanguage ? 1 : a < b ? -1 : 1))
+  const labelled = Object.entries(classified?.byTopic ?? {}).map(([key, pages]) => ({ language: key.slice(0, key.indexOf('/')), topic: key.slice(key.indexOf('/') + 1), pages }))
+  const languages = [...new Set([...(counted ?? []), ...labelled].map((s) => s.language))].sort((a, b) => (a === view.request.spec.targetLanguage ? -1 : b === view.request.spec.targetLanguage ? 1 : a < b ? -1 : 1))
   const body = h`
 ${classified === undefined ? absent(view, 'classify-topics', 'labels') : h`<p>${plural(classified.classified, 'web page')} were given a topic; ${count(classified.lowConfidence)} of them below the least probability, which makes them “Others”. Other kinds of source have no topic.</p>`}
-${counted === undefined ? absent(view, 'count-strata', 'natural shares') : languages.map((language) => oneLanguage(view, language, counted.filter((s) => s.language === language)))}
+${counted === undefined ? absent(view, 'count-strata', 'natural shares') : ''}
+${languages.map((language) => oneLanguage(view, language, (counted ?? []).filter((s) => s.language === language), new Map(labelled.filter((l) => l.language === language).map((l) => [l.topic, l.pages]))))}
 <h3>How good the classifiers are</h3>
 ${classifiers(view)}`
   return { id: 'topics', title: 'Topics before and after', body }
 }
 
-const oneLanguage = (view: View, language: string, counted: readonly { topic: string | null; docs: number; tokens: number }[]): Html => {
+const oneLanguage = (view: View, language: string, counted: readonly { topic: string | null; docs: number; tokens: number }[], labelled: ReadonlyMap<string, number>): Html => {
   const total = sum(counted.map((s) => s.tokens))
   const rounds = view.rounds.filter((r) => webShares(r, language).size > 0)
   const shares = rounds.map((r) => webShares(r, language))
-  const rows: TopicRow[] = counted
-    .map((s) => ({ topic: s.topic ?? '', docs: s.docs, natural: s.tokens / Math.max(1, total), byRound: shares.map((m) => m.get(s.topic ?? '') ?? null) }))
-    .sort((a, b) => b.natural - a.natural)
+  const rows = [...new Set([...counted.map((s) => s.topic ?? ''), ...labelled.keys()])]
+    .map((topic): TopicRow => {
+      const left = counted.find((s) => s.topic === topic)
+      return { topic, labelled: labelled.get(topic) ?? 0, docs: left?.docs ?? 0, natural: (left?.tokens ?? 0) / Math.max(1, total), byRound: shares.map((m) => m.get(topic) ?? null) }
+    })
+    .sort((a, b) => b.natural - a.natural || b.labelled - a.labelled)
   const most = Math.max(0.01, ...rows.flatMap((r) => [r.natural, ...r.byRound.map((x) => x ?? 0)]))
   return h`<h3>${groupTitle(language)}</h3>
-${figure('Share of web tokens by topic', h`${legend([{ name: 'natural (before)', colour: 'var(--c8)' }, ...(rounds.length === 0 ? [] : [{ name: `last round (${rounds.at(-1)?.label ?? ''})`, colour: groupColour(language, view.request.spec.targetLanguage) }])])}${topicChart(view, language, rows)}`)}
+${total === 0 ? '' : figure('Share of web tokens by topic', h`${legend([{ name: 'natural (before)', colour: 'var(--c8)' }, ...(rounds.length === 0 ? [] : [{ name: `last round (${rounds.at(-1)?.label ?? ''})`, colour: groupColour(language, view.request.spec.targetLanguage) }])])}${topicChart(view, language, rows)}`)}
 ${table<TopicRow>(
   [
     { head: 'Topic', cell: (r) => r.topic },
-    { head: 'Documents', numeric: true, cell: (r) => count(r.docs) },
+    { head: 'Pages labelled', numeric: true, cell: (r) => count(r.labelled) },
+    { head: 'Left to train on', numeric: true, cell: (r) => count(r.docs) },
     { head: 'Natural share', numeric: true, cell: (r) => bar(r.natural / most, percent(r.natural)) },
     ...rounds.map((round, i) => ({ head: clip(round.label, 24), numeric: true, cell: (r: TopicRow) => (r.byRound[i] === null || r.byRound[i] === undefined ? '–' : bar(r.byRound[i] / most, percent(r.byRound[i]), r.natural / most)) })),
   ],
