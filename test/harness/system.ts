@@ -44,12 +44,12 @@ export const startSystem = async ({ roots = {}, prepare }: SystemOptions = {}): 
   const undo: (() => Promise<unknown>)[] = []
   const stop = async (): Promise<void> => {
     const failed: unknown[] = []
-    for (const step of undo.splice(0).reverse()) await step().catch((e: unknown) => failed.push(e))
+    for (const step of undo.splice(0).reverse()) await Promise.resolve().then(step).catch((e: unknown) => failed.push(e))
     if (process.env['CPT_TEST_KEEP'] === undefined) await rm(stateDir, { recursive: true, force: true, maxRetries: 5 })
     if (failed.length > 0) throw new AggregateError(failed, 'the system under test did not stop cleanly')
   }
   try {
-    await mkdir(join(stateDir, 'logs'), { recursive: true })
+    for (const folder of ['logs', 'tmp']) await mkdir(join(stateDir, folder))
     await prepare?.(stateDir)
     // settings of the person who runs the tests must not reach the system under test
     const config = loadConfig({ PATH: process.env['PATH'], HOME: process.env['HOME'], CPT_PYTHON: process.env['CPT_PYTHON'], CPT_STATE: stateDir, CPT_ROOTS: JSON.stringify(roots), CPT_LEASE_SECONDS: String(leaseSeconds) })
@@ -57,8 +57,11 @@ export const startSystem = async ({ roots = {}, prepare }: SystemOptions = {}): 
     const server: Server = { address: `127.0.0.1:${ports.server}`, namespace: 'cpt', taskQueue: 'cpt', uiUrl: `http://127.0.0.1:${ports.ui}`, reportsUrl: null }
     const serverSpec = await temporalServer(config, server, ports, () => undefined)
     const ofWorker = workerSpec(config, server)
-    const workerEnv = { ...ofWorker.env, CPT_ROOTS: JSON.stringify(roots), CPT_LEASE_SECONDS: String(leaseSeconds), CPT_QUEUE: 'cpt', CPT_JOBS_QUEUE: 'cpt-jobs', CPT_SLOTS: '8', CPT_LOG_LEVEL: 'debug' }
-
+    const workerEnv = {
+      ...ofWorker.env, CPT_ROOTS: JSON.stringify(roots), CPT_LEASE_SECONDS: String(leaseSeconds), CPT_QUEUE: 'cpt', CPT_JOBS_QUEUE: 'cpt-jobs', CPT_SLOTS: '8', CPT_LOG_LEVEL: 'debug',
+      // the socket of a warm parent lies there: this system shares none with whoever else works on this machine
+      TMPDIR: join(stateDir, 'tmp'),
+    }
     const running: { server: Service | null; worker: Service | null } = { server: null, worker: null }
     const startServer = async (): Promise<void> => void (running.server = await startService(serverSpec))
     const startWorker = async (): Promise<void> => void (running.worker = await startService({ ...ofWorker, env: workerEnv }))
@@ -71,7 +74,7 @@ export const startSystem = async ({ roots = {}, prepare }: SystemOptions = {}): 
     undo.push(() => end('worker', 'stop'))
     await startWorker()
     const session = await connect(config, server)
-    undo.push(() => session.close(), () => stopJobs(join(stateDir, 'store')))
+    undo.push(() => session.close(), () => stopJobs(config))
     return {
       client: session.client, server, config, stateDir, storeDir: join(stateDir, 'store'),
       workerPid: () => running.worker?.pid ?? null,
