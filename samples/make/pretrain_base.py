@@ -120,6 +120,7 @@ def save_weights(model: LlamaForCausalLM, out: Path) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent) as folder:
         half.save_pretrained(folder)
         for path in Path(folder).iterdir():
+            path.chmod(0o644)  # safetensors writes for its owner alone
             os.replace(path, out / path.name)
 
 
