@@ -50,12 +50,28 @@ const parkedText = (p: Parked, workflowId: string): string[] => {
     '```json',
     JSON.stringify(answer, null, 2),
     '```',
-    `or run \`npx cpt resolve ${plain(workflowId)} --stage ${plain(p.stage)} --park ${p.park} --action ${p.actions[0]}\``,
-    ...(p.logTail.length === 0 ? [] : ['', 'Last lines of the log:', '```', ...p.logTail.map((l) => l.replaceAll('`', "'")), '```']),
+    'or run',
+    '```sh',
+    `npx cpt resolve ${argument(workflowId)} --stage ${argument(p.stage)} --park ${p.park} --action ${p.actions[0] ?? 'retry'}`,
+    '```',
+    ...(p.logTail.length === 0 ? [] : ['', 'Last lines of the log:', '```', ...p.logTail.map((l) => oneLine(l).replaceAll('`', "'")), '```']),
     '',
   ]
 }
 
 /** Text from outside, so that it stays one line and marks nothing up. */
-const plain = (text: string): string => text.replace(/[\r\n|`<>*_[\]]/g, (c) => (c === '\n' ? ' · ' : c === '_' || c === '*' || c === '|' || c === '<' || c === '>' || c === '[' || c === ']' ? `\\${c}` : ' ')).slice(0, 1500)
+const plain = (text: string): string =>
+  oneLine(text.slice(0, 1500).replaceAll('\n', ' · '))
+    .trim()
+    .replace(/[\\`*_{}[\]<>|~#&!]/g, (c) => `\\${c}`)
+    .replace(/^[-+=]/, String.raw`\$&`)
+    .replace(/^\d+(?=[.)])/, '$&\\')
 
+/** A word of a shell command that can be pasted as it stands: workflow ids typed in the UI are free text. */
+const argument = (text: string): string => {
+  const safe = oneLine(text).replaceAll('`', ' ')
+  return /^[\w./:@-]+$/.test(safe) ? safe : `'${safe.replaceAll("'", String.raw`'\''`)}'`
+}
+
+/** Line breaks, escape sequences and marks that turn the direction of reading become spaces. */
+const oneLine = (text: string): string => text.replace(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, ' ')
