@@ -61,6 +61,7 @@ const topicRatios = (mixture: Mixture, counts: readonly StratumCount[], known: R
   // a topic whose documents are all gone gives its share to the others in proportion
   const mine = counts.map((c) => [topicKey(c), known[topicKey(c)] ?? 0] as const)
   const total = mine.reduce((sum, [, r]) => sum + r, 0)
+  if (!(total > 0)) throw new MixtureImpossible(`no document is left of the ${counts[0]?.language ?? ''} topics that have a share`)
   return Object.fromEntries(mine.map(([t, r]) => [t, r / total]))
 }
 
