@@ -74,7 +74,7 @@ const scoreChart = (rows: readonly Row[]): Html => {
   ]
   return chart('benchmarks', rows.map((r) => `${r.name}: base ${score(r.base)}, final ${score(r.final)}`).join('; '), 48 + rows.length * 38, {
     grid: { left: 220, right: 30, top: 6, bottom: 42 },
-    xAxis: valueAxis('right answers (%)', { min: 0, max: Math.min(100, Math.ceil(Math.max(10, ...rows.flatMap((r) => [...ends(r.base, 0), ...ends(r.final, 0)].map((e) => e[2])).map((x) => x * 1.05)) / 5) * 5) }),
+    xAxis: valueAxis('right answers (%)', { min: 0, max: Math.min(100, Math.ceil(Math.max(10, ...rows.flatMap((r) => [...ends(r.base, 0), ...ends(r.final, 0)].map((e) => e[2])).map((x) => x * 1.05)) / 10) * 10) }),
     yAxis: categoryAxis(rows.map((r) => clip(r.name, 32)), { inverse: true, axisLine: { show: false }, splitLine: { show: true, lineStyle: { color: ink.line } } }),
     series: [
       { type: 'custom', renderItem: chanceTick, data: rows.flatMap((r, i) => ((any(r)?.chance ?? null) === null ? [] : [[(any(r)?.chance ?? 0) * 100, i]])) },

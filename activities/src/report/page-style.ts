@@ -77,8 +77,8 @@ tr.group td{font-weight:600;padding-top:.8rem;border-bottom-color:var(--soft)}
 .note{color:var(--soft);font-size:.84rem;max-width:80ch}
 .absent{color:var(--soft);border-left:3px solid var(--line);padding:.2rem 0 .2rem .8rem}
 .bar{position:relative;display:inline-block;width:100%;min-width:7.5rem;text-align:right}
-.bar i{position:absolute;left:0;top:.16em;bottom:.16em;width:calc(var(--w)*.62);background:var(--c1);opacity:.32;border-radius:2px}
-.bar b{position:absolute;left:calc(var(--m)*.62);top:0;bottom:0;width:2px;background:var(--ink)}
+.bar i{position:absolute;left:0;top:.16em;bottom:.16em;width:calc(var(--w)*.54);background:var(--c1);opacity:.32;border-radius:2px}
+.bar b{position:absolute;left:calc(var(--m)*.54);top:0;bottom:0;width:2px;background:var(--ink)}
 .bar span{position:relative}
 figure{margin:1.4rem 0}
 figcaption{font-size:.88rem;margin-bottom:.3rem;display:flex;flex-wrap:wrap;gap:0 .7rem;align-items:baseline}
@@ -106,5 +106,5 @@ footer{margin-top:4rem;padding-top:.8rem;border-top:1px solid var(--line);color:
 :focus-visible{outline:2px solid var(--c1);outline-offset:2px}
 @media (max-width:1000px){.page{display:block;padding:0 1rem 4rem}nav{position:sticky;z-index:2;background:var(--paper);padding:.5rem 0;margin:0 -1rem;border-bottom:1px solid var(--line)}nav ol{display:flex;overflow-x:auto;border:0;margin:0 0 0 .5rem}nav a{white-space:nowrap;padding:.3rem .55rem}nav{display:flex;align-items:center;padding-left:1rem}#theme{flex:none}html{scroll-padding-top:4rem}h1{font-size:1.9rem}}
 @media (prefers-reduced-motion:reduce){html{scroll-behavior:auto}}
-@media print{body{font-size:10.5pt}nav{display:none}.page{display:block;padding:0}section{margin-top:1.6rem}figure,tr,.tiles{break-inside:avoid}h2,h3{break-after:avoid}.scroll,.chart{overflow:visible}.chart svg{min-width:0}tbody tr:hover{background:none}}
+@media print{body{font-size:10.5pt;background:#fff}nav{display:none}.page{display:block;padding:0}section{margin-top:1.6rem}figure,tr,.tiles{break-inside:avoid}h2,h3{break-after:avoid}.scroll,.chart{overflow:visible}.chart svg{min-width:0}tbody tr:hover{background:none}}
 `

@@ -27,7 +27,7 @@ export const reweighting = (view: View): Section => {
   const body =
     decisions.length === 0
       ? h`<p class="absent">No shares were reweighted: ${plan.some((s) => s.reweight && s.rounds > 1) ? 'no decision is on record' : 'the plan has no stage of several rounds that asks for it'}.</p>`
-      : h`<p>Within each language, a topic whose ${measure} rose more, or fell less, than the others’ since the last measurement gains share: r ← r·f ∕ Σ r·f with f = 1 + α·δ·w, α = ${reweight.alpha}, δ being the change as a part of the largest one. Changes within ${reweight.noiseK} standard errors count as none; a share moves by at most ${percent(reweight.cap)} and stays above ${percent(reweight.floor)}.</p>
+      : h`<p>Within each language, a topic whose ${measure} rose more, or fell less, than the others’ since the last measurement gains share: r ← r·f ∕ Σ r·f with f = 1 + α·δ·w, α = ${reweight.alpha}, δ being the change as a part of the largest one. Changes within ${reweight.noiseK} standard error${reweight.noiseK === 1 ? '' : 's'} count as none; a share moves by at most ${percent(reweight.cap)} and stays above ${percent(reweight.floor)}.</p>
 ${decisions.map((d) => h`<h3>After ${d.key.replace(/\/reweight$/, '')}</h3>${oneDecision(d.inputs, d.output, reweight.measure)}${details('The decision as recorded', h`<pre>${JSON.stringify({ inputs: d.inputs, output: d.output }, null, 2)}</pre>`)}`)}
 ${note('Shares are of the language’s web tokens; the ratio between languages is the stage’s and does not move.')}`
   return { id: 'reweighting', title: 'Reweighting', body }

@@ -42,9 +42,12 @@ const oneLanguage = (view: View, language: string, counted: readonly { topic: st
       return { topic, labelled: labelled.get(topic) ?? 0, docs: left?.docs ?? 0, natural: (left?.tokens ?? 0) / Math.max(1, total), byRound: shares.map((m) => m.get(topic) ?? null) }
     })
     .sort((a, b) => b.natural - a.natural || b.labelled - a.labelled)
+  // a stage that is not reweighted starts again from the natural shares: the last round would hide what moved
+  const moved = new Set(view.request.spec.plan.filter((s) => s.reweight).map((s) => s.name))
+  const after = Math.max(rounds.findLastIndex((r) => moved.has(r.stage)), moved.size === 0 ? rounds.length - 1 : -1)
   const most = Math.max(0.01, ...rows.flatMap((r) => [r.natural, ...r.byRound.map((x) => x ?? 0)]))
   return h`<h3>${groupTitle(language)}</h3>
-${total === 0 ? '' : figure('Share of web tokens by topic', h`${legend([{ name: 'natural (before)', colour: 'var(--c8)' }, ...(rounds.length === 0 ? [] : [{ name: `last round (${rounds.at(-1)?.label ?? ''})`, colour: groupColour(language, view.request.spec.targetLanguage) }])])}${topicChart(view, language, rows)}`)}
+${total === 0 ? '' : figure('Share of web tokens by topic', h`${legend([{ name: 'natural (before)', colour: 'var(--c8)' }, ...(after < 0 ? [] : [{ name: `in ${rounds[after]?.label ?? ''}`, colour: groupColour(language, view.request.spec.targetLanguage) }])])}${topicChart(view, language, rows, after)}`)}
 ${table<TopicRow>(
   [
     { head: 'Topic', cell: (r) => r.topic },
@@ -64,14 +67,14 @@ const webShares = (round: Round, language: string): Map<string, number> => {
   return new Map(total === 0 ? [] : strata.map((s) => [s.topic ?? '', s.ratio / total]))
 }
 
-const topicChart = (view: View, language: string, rows: readonly TopicRow[]): Html =>
-  chart(`topics-${language}`, `Share by topic: ${rows.map((r) => `${r.topic} ${percent(r.natural)} before, ${percent(r.byRound.at(-1) ?? Number.NaN)} in the last round`).join('; ')}`, 48 + rows.length * 32, {
+const topicChart = (view: View, language: string, rows: readonly TopicRow[], after: number): Html =>
+  chart(`topics-${language}`, `Share by topic: ${rows.map((r) => `${r.topic} ${percent(r.natural)} before, ${percent(r.byRound[after] ?? Number.NaN)} after`).join('; ')}`, 48 + rows.length * 32, {
     grid: { left: 270, right: 40, top: 4, bottom: 42 },
     xAxis: valueAxis('share of web tokens (%)', { axisLabel: { color: ink.soft, formatter: (v: number) => String(v) } }),
     yAxis: categoryAxis(rows.map((r) => clip(r.topic, 40)), { inverse: true, axisLine: { show: false } }),
     series: [
       { type: 'bar', barWidth: 9, barGap: '15%', itemStyle: { color: 'var(--c8)', opacity: 0.65 }, data: rows.map((r) => r.natural * 100) },
-      ...((rows[0]?.byRound.length ?? 0) === 0 ? [] : [{ type: 'bar', barWidth: 9, itemStyle: { color: groupColour(language, view.request.spec.targetLanguage) }, data: rows.map((r) => (r.byRound.at(-1) ?? 0) * 100) }]),
+      ...(after < 0 ? [] : [{ type: 'bar', barWidth: 9, itemStyle: { color: groupColour(language, view.request.spec.targetLanguage) }, data: rows.map((r) => (r.byRound[after] ?? 0) * 100) }]),
     ],
   })
 
