@@ -15,11 +15,12 @@ def prepare(threads: int, seed: int) -> str:
     torch.set_num_threads(threads)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda":
+        # the kernels in use on a CPU are deterministic anyway, and the flag imports torch._inductor, 3 s of a start
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(True)
-    # the flag above would also fill each new tensor with NaN: no result of ours reads memory it has not written
-    deterministic: Any = torch.utils.deterministic
-    deterministic.fill_uninitialized_memory = False
+        torch.use_deterministic_algorithms(True)
+        # the flag would also fill each new tensor with NaN: no result of ours reads memory it has not written
+        deterministic: Any = torch.utils.deterministic
+        deterministic.fill_uninitialized_memory = False
     torch.manual_seed(seed)
     return device
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyarrow import compute
 
+from cpt_ml.corpus import read_table
 from cpt_ml.errors import BadRequest
 from cpt_ml.store import ArtifactRef, Json, Store
 from cpt_ml.token_plan import Ints
@@ -76,7 +76,7 @@ def _read_pool(store: Store, number: int, pool: Pool) -> list[pa.Table]:
     for s in range(len(entries["corpus"])):
         columns: dict[str, Any] = {}
         for name, shards in entries.items():
-            table = pq.read_table(store.shard(shards[s]), columns=COLUMNS[name], use_threads=False)
+            table = read_table(store.shard(shards[s]), columns=COLUMNS[name])
             if columns and len(table) != len(columns["id"]):
                 found = f"{len(table)} rows, the corpus has {len(columns['id'])}"
                 raise BadRequest(f"sample-mixture: pools[{number}].{name} shard {s} has {found}")
@@ -131,7 +131,7 @@ def read_used(docs: PoolDocs, pools: Sequence[Json], previous: Path | None, bos:
     if missing:
         raise BadRequest(f"sample-mixture: pools {missing} of the previous round are not among this round's pools")
     renumber = np.array([here[_identity(p)] for p in plan["pools"]], dtype=np.int64)
-    table = pq.read_table(previous / "used.parquet", use_threads=False)
+    table = read_table(previous / "used.parquet")
     old = {name: table[name].to_numpy().astype(np.int64) for name in USED.names}
     key = _row_key(renumber[old["pool"]], old["shard"], old["row"])
     mine = _row_key(docs.pool, docs.shard, docs.row)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow.parquet as pq
 
+from cpt_ml.corpus import read_table
 from cpt_ml.errors import BadRequest
 from cpt_ml.store import Json, Store
 
@@ -28,7 +28,7 @@ class TokenStream:
         self._bos, self._eos = self.plan["settings"]["bosId"], self.plan["settings"]["eosId"]
         self._shards: dict[tuple[int, int], npt.NDArray[np.uint32]] = {}
         names = ["offset", "pool", "shard", "row", "start", "length", "bos", "eos"]
-        table = pq.read_table(plan_folder / "pieces.parquet", columns=names, use_threads=False)
+        table = read_table(plan_folder / "pieces.parquet", columns=names)
         columns = {n: table[n].to_numpy() for n in names}
         self._bos_of, self._eos_of = columns["bos"], columns["eos"]
         self._offset, self._length, self._pool, self._shard, row, start = (
@@ -40,7 +40,7 @@ class TokenStream:
             for s in np.unique(self._shard[self._pool == p]).tolist():
                 path = store.shard(tokens[s])
                 self._shards[p, s] = np.memmap(path, dtype="<u4", mode="r")
-                table = pq.read_table(store.shard(index[s]), columns=["offset"], use_threads=False)
+                table = read_table(store.shard(index[s]), columns=["offset"])
                 here = (self._pool == p) & (self._shard == s)
                 self._source[here] += table["offset"].to_numpy().astype(np.int64)[row[here]]
         ends = self._offset + self._length

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cpt_ml.corpus import ROW_GROUP
+from cpt_ml.corpus import ROW_GROUP, read_table
 from cpt_ml.errors import BadData, Diverged
 from cpt_ml.nll import document_nll
 from cpt_ml.store import ArtifactRef, Attempt, Json
@@ -57,7 +57,7 @@ def measure(  # noqa: PLR0917
     """
     from tokenizers import Tokenizer  # noqa: PLC0415
 
-    rows = pq.read_table(sets, use_threads=False).to_pylist()
+    rows = read_table(sets).to_pylist()
     encoder: Any = Tokenizer.from_file(str(tokenizer))
     encodings = encoder.encode_batch([r["text"] for r in rows], add_special_tokens=False)
     docs = [np.array(e.ids, dtype=np.uint32) for e in encodings]

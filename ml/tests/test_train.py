@@ -1,0 +1,180 @@
+"""The trainer's mathematics and its refusals, in this process; test_train_kills.py has the processes."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Workbench
+from tiny import make_model, make_plan, make_tokenizer, plan_folder, train_request
+
+from cpt_ml.cross_entropy import linear_cross_entropy
+from cpt_ml.errors import BadRequest, Diverged
+from cpt_ml.llama import load_llama
+from cpt_ml.store import Json
+from cpt_ml.token_stream import TokenStream
+from cpt_ml.weights import read_weights, weights_sha256
+
+BUDGET = 128 * 12
+
+
+def curve_of(bench: Workbench, result: Json) -> list[Json]:
+    return [json.loads(line) for line in bench.path(result["curve"]).read_text().splitlines()]
+
+
+def folder_of(bench: Workbench, ref: Json) -> Path:
+    return bench.job("read", ref).store.folder(ref)
+
+
+def test_our_llama_gives_the_logits_of_hugging_faces(workbench: Workbench) -> None:
+    from transformers.models.llama.modeling_llama import LlamaForCausalLM  # noqa: PLC0415
+
+    rope = {"rope_type": "llama3", "rope_theta": 500.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 32}  # fmt: skip
+    for seed, config in enumerate(
+        [{}, {"tie_word_embeddings": False, "attention_bias": True, "mlp_bias": True}, {"rope_parameters": rope}]
+    ):
+        folder = folder_of(workbench, make_model(workbench, seed, **config))
+        ids = torch.randint(0, 300, (2, 24), generator=torch.Generator().manual_seed(seed))
+        theirs: Any = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+        with torch.no_grad():
+            torch.testing.assert_close(load_llama(folder)(ids), theirs(ids).logits, atol=2e-5, rtol=1e-4)
+
+
+def test_cross_entropy_and_its_gradients_are_those_of_the_plain_formula() -> None:
+    generator = torch.Generator().manual_seed(0)
+    hidden = torch.randn(200, 8, generator=generator, requires_grad=True)
+    head = torch.randn(50, 8, generator=generator, requires_grad=True)
+    targets = torch.randint(0, 50, (200,), generator=generator)
+    plain = torch.nn.functional.cross_entropy(hidden @ head.T, targets, reduction="sum")
+    expected = torch.autograd.grad(plain, (hidden, head))
+    ours = linear_cross_entropy(hidden, head, targets, torch.float32)
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-6)
+    for got, want in zip(torch.autograd.grad(ours, (hidden, head)), expected, strict=True):
+        torch.testing.assert_close(got, want, atol=1e-5, rtol=1e-4)
+    half = linear_cross_entropy(hidden, head, targets, torch.bfloat16)
+    assert half.item() == pytest.approx(plain.item(), rel=2e-2)
+
+
+def reference_run(bench: Workbench, request: Json) -> list[tuple[float, float]]:
+    """The same phase as a plain loop: logits of whole batches, torch's own AdamW and cross-entropy."""
+    model = load_llama(folder_of(bench, request["start"]["model"]))
+    stream = TokenStream(bench.job("read", request).store, plan_folder(bench, request["plan"]))
+    tokens = torch.from_numpy(stream.read(0, stream.num_tokens))
+    vectors = [p for p in model.parameters() if p.ndim < 2]
+    matrices = [p for p in model.parameters() if p.ndim >= 2]
+    optimizer = torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": 0.1}, {"params": vectors, "weight_decay": 0.0}], betas=(0.9, 0.95)
+    )
+    s, lines = request["schedule"], list[tuple[float, float]]()
+    for step in range(request["tokenBudget"] // 128):
+        first = step * 8
+        batch = torch.stack([tokens[i * 16 : i * 16 + 17] for i in range(first, first + 8)])
+        middle = step * 128 + 64
+        if middle < s["warmupTokens"]:
+            lr = s["peakLr"] * middle / s["warmupTokens"]
+        else:
+            x = max(0.0, (middle - s["totalTokens"] + s["decayTokens"]) / s["decayTokens"])
+            lr = s["minLr"] + (s["peakLr"] - s["minLr"]) * (1 - math.sqrt(x))
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        optimizer.zero_grad()
+        loss = torch.nn.functional.cross_entropy(model(batch[:, :-1]).flatten(0, 1), batch[:, 1:].flatten())
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        lines.append((loss.item(), float(norm)))
+    return lines
+
+
+@pytest.mark.parametrize("batch_tokens", [16_384, 48])
+def test_losses_and_gradients_are_those_of_a_plain_loop(workbench: Workbench, batch_tokens: int) -> None:
+    request = train_request(workbench, make_plan(workbench, BUDGET), BUDGET)
+    expected = reference_run(workbench, request)
+    curve = curve_of(workbench, workbench.run("train", request, batchTokens=batch_tokens))
+    assert [c["loss"] for c in curve] == pytest.approx([e[0] for e in expected], rel=2e-5)
+    assert [c["gradNorm"] for c in curve] == pytest.approx([e[1] for e in expected], rel=2e-4)
+    assert [c["tokens"] for c in curve] == [128 * (i + 1) for i in range(12)]
+
+
+def test_the_loss_goes_down_and_the_model_folder_opens_with_transformers(workbench: Workbench) -> None:
+    from transformers.models.llama.modeling_llama import LlamaForCausalLM  # noqa: PLC0415
+
+    budget = 128 * 40
+    result = workbench.run("train", train_request(workbench, make_plan(workbench, budget), budget))
+    losses = [c["loss"] for c in curve_of(workbench, result)]
+    assert sum(losses[-5:]) / 5 < sum(losses[:5]) / 5 - 0.5
+    assert (result["steps"], result["tokens"], result["finalLoss"]) == (40, budget, losses[-1])
+    folder = folder_of(workbench, result["model"])
+    assert (
+        result["weightsSha256"] == weights_sha256(folder) == weights_sha256(folder_of(workbench, result["checkpoint"]))
+    )
+    theirs: Any = LlamaForCausalLM.from_pretrained(folder)
+    ids = torch.arange(20)[None]
+    with torch.no_grad():
+        torch.testing.assert_close(theirs(ids).logits, load_llama(folder)(ids), atol=2e-5, rtol=1e-4)
+    assert (folder / "tokenizer.json").read_bytes() == workbench.path(make_tokenizer(workbench)).read_bytes()
+    strata = result["measurement"]["strata"]
+    assert [(s["set"], s["language"]) for s in strata] == [("corpus", "en"), ("corpus", "zh"), ("retention", "en")]
+    assert all(s["nllPerByte"] * s["bytes"] == pytest.approx(s["nllPerToken"] * s["tokens"]) for s in strata)
+
+
+def test_two_phases_continue_as_one(workbench: Workbench) -> None:
+    budget = 128 * 6
+    plan = make_plan(workbench, budget)
+    schedule = {"totalTokens": 2 * budget, "warmupTokens": 128, "decayTokens": budget}
+    first = workbench.run("train", train_request(workbench, plan, budget, schedule=schedule))
+    schedule["startTokens"] = budget
+    lrs: dict[str, list[float]] = {}
+    losses: dict[str, list[float]] = {}
+    for optimizer in ("keep", "reset"):
+        start = {"kind": "checkpoint", "checkpoint": first["checkpoint"], "optimizer": optimizer}
+        result = workbench.run("train", train_request(workbench, plan, budget, start=start, schedule=schedule))
+        curve = curve_of(workbench, result)
+        lrs[optimizer], losses[optimizer] = [c["lr"] for c in curve], [c["loss"] for c in curve]
+    assert lrs["keep"] == lrs["reset"]
+    assert max(lrs["keep"]) < curve_of(workbench, first)[-1]["lr"] + 1e-12
+    assert losses["keep"][0] == losses["reset"][0]
+    assert losses["keep"][1:] != losses["reset"][1:]
+
+
+def test_a_loss_that_is_not_finite_stops_before_anything_bad_is_saved(workbench: Workbench) -> None:
+    request = train_request(workbench, make_plan(workbench, BUDGET), BUDGET, schedule={"peakLr": 1e38, "minLr": 0.0})
+    with pytest.raises(Diverged, match=r"loss .* at step \d+ .* learning rate"):
+        workbench.run("train", request, checkpointEverySteps=1)
+    for path in (workbench.folder / "store" / "data").rglob("*-checkpoints/*/model.safetensors"):
+        assert all(t.isfinite().all() for t in read_weights(path.parent).values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tokenBudget": BUDGET + 128}, r"the plan has 1537 tokens, expected tokenBudget \+ 1 = 1665"),
+        ({"globalBatchTokens": 120}, "no multiple of sequenceTokens"),
+        ({"globalBatchTokens": 1024}, "not a whole number of global batches"),
+        ({"seed": "x", "colour": 1}, r"request\.colour: unknown key.*request\.seed: expected int"),
+    ],
+)
+def test_a_request_whose_parts_do_not_fit_is_refused(workbench: Workbench, change: Json, message: str) -> None:
+    request = train_request(workbench, make_plan(workbench, BUDGET), BUDGET)
+    with pytest.raises(BadRequest, match=message):
+        workbench.run("train", {**request, **change})
+
+
+def test_a_plan_of_another_tokenizer_is_refused(workbench: Workbench) -> None:
+    request = train_request(workbench, make_plan(workbench, BUDGET), BUDGET)
+    content = json.loads(workbench.path(request["tokenizer"]).read_bytes())
+    other = workbench.put("other/tokenizer.json", json.dumps(content, indent=1).encode())
+    with pytest.raises(BadRequest, match="another tokenizer"):
+        workbench.run("train", {**request, "tokenizer": other})
+
+
+def test_a_model_with_too_small_a_vocabulary_is_refused(workbench: Workbench) -> None:
+    plan = make_plan(workbench, BUDGET)
+    start = {"kind": "model", "model": make_model(workbench, 7, vocab_size=200)}
+    with pytest.raises(BadRequest, match="the tokenizer has ids below 300, the model below 200"):
+        workbench.run("train", train_request(workbench, plan, BUDGET, start=start))

@@ -1,0 +1,36 @@
+"""Imports what a training job imports, then forks one real job process for each line `<stage> <request> <result>`.
+
+Importing torch costs seconds, so kill tests would take minutes with a cold process each. Nothing is computed here
+before a fork: a child that inherits a running OpenMP pool hangs. Answers `<pid>` to each line, and `<wait status>` to
+`wait <pid>`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from pathlib import Path
+
+IMPORTS = ("pyarrow.parquet", "safetensors.torch", "tokenizers", "cpt_ml.train")
+
+
+def main() -> None:
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    for name in IMPORTS:
+        importlib.import_module(name)
+    job = importlib.import_module("cpt_ml.job")
+    for line in sys.stdin:
+        command, *rest = line.split()
+        if command == "wait":
+            answer = os.waitpid(int(rest[0]), 0)[1]
+        else:
+            answer = os.fork()
+            if answer == 0:
+                os.setsid()
+                os._exit(job.run(command, Path(rest[0]), Path(rest[1])))
+        print(answer, flush=True)
+
+
+if __name__ == "__main__":
+    main()
