@@ -1,6 +1,6 @@
 import { createHash, randomUUID } from 'node:crypto'
 import { createReadStream } from 'node:fs'
-import { link, mkdir, open, readdir, readFile, realpath, rm, stat, unlink } from 'node:fs/promises'
+import { link, mkdir, open, readdir, readFile, realpath, rm, stat } from 'node:fs/promises'
 import { dirname, join, relative, resolve, sep } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { CommitRecord, Manifest, type ArtifactRef } from '@cpt/contracts/artifact'
@@ -21,14 +21,14 @@ export const localDiskStore = (roots: Readonly<Record<string, string>>): Artifac
       const path = at(key)
       await mkdir(dirname(path), { recursive: true })
       const tmp = join(dirname(path), `.tmp-${process.pid}-${randomUUID()}`)
-      await writeDurably(tmp, data)
       try {
+        await writeDurably(tmp, data)
         await link(tmp, path)
       } catch (e) {
         if (isErrno(e, 'EEXIST')) return false
         throw e
       } finally {
-        await unlink(tmp)
+        await rm(tmp, { force: true })
       }
       await syncFolder(dirname(path))
       return true
@@ -53,7 +53,7 @@ export const localDiskStore = (roots: Readonly<Record<string, string>>): Artifac
     },
     async record(fingerprint) {
       const bytes = await store.get(commitKey(fingerprint))
-      return bytes === null ? null : CommitRecord.parse(JSON.parse(Buffer.from(bytes).toString('utf8')))
+      return bytes === null ? null : recordIn(bytes, fingerprint)
     },
     async commit(record) {
       const won = await store.putIfAbsent(commitKey(record.fingerprint), Buffer.from(JSON.stringify(record)))
@@ -62,7 +62,9 @@ export const localDiskStore = (roots: Readonly<Record<string, string>>): Artifac
       return held
     },
     async read(ref) {
-      const bytes = await readFile(await pathOf(store, roots, ref.uri))
+      const path = await pathOf(store, roots, ref.uri)
+      const bytes = await orNull(readFile(path))
+      if (bytes === null) throw new StoreCorrupt(`store: ${ref.uri} is missing; expected it at ${path}`)
       const found = sha256(bytes)
       if (found !== ref.sha256) throw new StoreCorrupt(`store: ${ref.uri} has sha256 ${found}, expected ${ref.sha256}`)
       return bytes
@@ -81,13 +83,21 @@ export const localDiskStore = (roots: Readonly<Record<string, string>>): Artifac
   return store
 }
 
+const recordIn = (bytes: Uint8Array, fingerprint: string): CommitRecord => {
+  try {
+    return CommitRecord.parse(JSON.parse(Buffer.from(bytes).toString('utf8')))
+  } catch (e) {
+    throw new StoreCorrupt(`store: ${commitKey(fingerprint)} is not a commit record: ${String(e).slice(0, 200)}`)
+  }
+}
+
 /** Where a reference's file lies on this machine. Throws UnknownPath for a name that was never committed. */
 export const pathOf = async (store: ArtifactStore & { root: string }, roots: Readonly<Record<string, string>>, uri: string): Promise<string> => {
   const colon = uri.indexOf(':')
   const [rootName, rest] = [uri.slice(0, colon), uri.slice(colon + 1)]
   const base = roots[rootName]
   if (base === undefined) throw new UnknownPath(`${uri}: unknown root ${rootName}; this worker knows ${Object.keys(roots).join(', ')}`)
-  if (rootName !== 'store') return under(base, rest)
+  if (rootName !== 'store') return await withoutLeaving(base, under(base, rest))
   const slash = rest.indexOf('/')
   const [fingerprint, name] = [rest.slice(0, slash), rest.slice(slash + 1)]
   const record = await store.record(fingerprint)
@@ -110,11 +120,13 @@ export const refUnderRoot = async (roots: Readonly<Record<string, string>>, uri:
   const path = under(base, uri.slice(colon + 1))
   const found = await orNull(stat(path))
   if (found === null) throw new UnknownPath(`${uri}: no such file or folder (looked at ${path})`)
-  // a symbolic link inside a root may not lead out of it
-  under(await realpath(base), await realpath(path))
+  await withoutLeaving(base, path)
   if (found.isFile()) return { uri, sha256: await digestFile(path), bytes: found.size }
   if (!found.isDirectory()) throw new UnknownPath(`${uri}: expected a file or folder`)
-  const entries = (await readdir(path, { recursive: true, withFileTypes: true })).filter((e) => e.isFile())
+  const all = await readdir(path, { recursive: true, withFileTypes: true })
+  const link = all.find((e) => e.isSymbolicLink())
+  if (link !== undefined) throw new UnknownPath(`${uri}: ${link.name} is a symbolic link; a folder's digest is of files, so copy what it points to`)
+  const entries = all.filter((e) => e.isFile())
   const files = await Promise.all(
     entries.map(async (e) => {
       const file = join(e.parentPath, e.name)
@@ -129,6 +141,13 @@ export const under = (base: string, rest: string): string => {
   const root = resolve(base)
   const path = resolve(root, rest)
   if (path !== root && !path.startsWith(root + sep)) throw new UnknownPath(`${rest}: leaves its root`)
+  return path
+}
+
+/** The path itself; refuses a symbolic link inside a root that leads out of it. */
+const withoutLeaving = async (base: string, path: string): Promise<string> => {
+  const real = await orNull(realpath(path))
+  if (real !== null) under(await realpath(base), real)
   return path
 }
 
