@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto'
+import { existsSync } from 'node:fs'
 import { mkdir, rename, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
@@ -33,6 +34,8 @@ export interface RangeWork {
 
 const pollMs = 250
 const stopGraceMs = 20_000
+/** Beside the end record of a job that was stopped because it stood still: such an end is a failure. */
+const stuckMark = 'stuck'
 /** Failures in a row, without anything new committed, after which a person is asked. */
 const budget = 3
 
@@ -73,6 +76,7 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
         await reportProgress(deps, ctx, work, job, state.beat, mine)
         if (isStuck(state, seen, work.placement.noProgressSeconds)) {
           deps.log.warn({ key: work.key, attempt: job.attempt }, 'no progress: stopping the job')
+          await writeFile(join(job.path, stuckMark), '')
           await runner.stop(job, stopGraceMs)
         }
         break
@@ -150,8 +154,9 @@ const failuresInARow = async (deps: Deps, work: RangeWork, counts: boolean[]): P
   const ends = await Promise.all(
     counts.map(async (counted, i) => {
       if (!counted) return false
-      const state: JobState = await deps.runners[work.placement.runner].look(jobFolder(deps.store.root, work.fingerprint, work.range, i + 1))
-      return state.state === 'ended' && countsAgainstBudget.has(state.end.endClass)
+      const job = jobFolder(deps.store.root, work.fingerprint, work.range, i + 1)
+      const state: JobState = await deps.runners[work.placement.runner].look(job)
+      return state.state === 'ended' && (countsAgainstBudget.has(state.end.endClass) || existsSync(join(job.path, stuckMark)))
     }),
   )
   return ends.filter(Boolean).length

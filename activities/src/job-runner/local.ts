@@ -3,7 +3,7 @@ import { open, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Beat, EndRecord, exitClass } from '@cpt/contracts/job'
-import { groupMembers, isAlive, signalGroup, Started } from './process.ts'
+import { groupMembers, isAlive, jobMembers, signalGroup, Started } from './process.ts'
 import type { WarmParent } from './warm-parent.ts'
 import { JobNotStarted, type JobFolder, type JobRunner } from './job-runner.ts'
 
@@ -51,7 +51,8 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
         children.set(job.path, child)
         child.once('exit', (code, signal) => {
           children.delete(job.path)
-          void recordExit(settings, job, code, signal)
+          // where this cannot be written, whoever looks next finds the job gone and meets the cause itself
+          recordExit(settings, job, code, signal).catch(() => undefined)
         })
         child.unref()
       } finally {
@@ -63,10 +64,11 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
       const group = started?.pid ?? children.get(job.path)?.pid
       await writeFile(join(job.path, 'stop'), '')
       if (group === undefined) return
-      if (started !== null && !(await isAlive(started)) && (await groupMembers(group)).length === 0) return
+      const left = async (): Promise<boolean> => (started === null ? await groupMembers(group) : await jobMembers(started)).length > 0
+      if (!(await left())) return
       signalGroup(group, 'SIGTERM')
       const deadline = performance.now() + graceMs
-      while ((await groupMembers(group)).length > 0) {
+      while (await left()) {
         if (performance.now() > deadline) signalGroup(group, 'SIGKILL')
         await delay(50)
       }
@@ -107,7 +109,7 @@ export const readLogTail = async (job: JobFolder, lines = 12): Promise<string[]>
     const { size } = await file.stat()
     const length = Math.min(size, 16_384)
     const { buffer } = await file.read(Buffer.alloc(length), 0, length, size - length)
-    // eslint-disable-next-line no-control-regex
+     
     return buffer.toString('utf8').split('\n').filter((l) => l.trim() !== '').slice(-lines).map((l) => l.replace(/[\u0000-\u001f\u007f-\u009f]/g, ' ').slice(0, 400))
   } finally {
     await file.close()

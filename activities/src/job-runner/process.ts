@@ -39,6 +39,17 @@ const exists = (pid: number): boolean => {
   }
 }
 
+/** Living members of the very job's group: none once its number belongs to another process or the machine has booted. */
+export const jobMembers = async (started: Started): Promise<number[]> => {
+  if (started.startTicks !== '') {
+    if (started.bootId !== (await bootId())) return []
+    // the number of a group is not given out again while the group has members
+    const leader = await stat(started.pid)
+    if (leader !== null && leader.startTicks !== started.startTicks) return []
+  }
+  return await groupMembers(started.pid)
+}
+
 /** Living members of a process group, zombies left out. */
 export const groupMembers = async (group: number): Promise<number[]> => {
   const entries = await readdir('/proc').catch(() => [])
