@@ -69,9 +69,17 @@ export const loadConfig = (env: Record<string, string | undefined> = process.env
 }
 
 const parseRoots = (text: string): Record<string, string> => {
-  const parsed = Roots.safeParse(JSON.parse(text))
+  const parsed = Roots.safeParse(jsonIn(text))
   if (!parsed.success) throw new Error(`CPT_ROOTS: expected a JSON object of name to folder, got ${text.slice(0, 80)}`)
   return Object.fromEntries(Object.entries(parsed.data).map(([name, dir]) => [name, resolve(dir)]))
+}
+
+const jsonIn = (text: string): unknown => {
+  try {
+    return JSON.parse(text)
+  } catch {
+    return undefined
+  }
 }
 
 const positive = (env: Record<string, string | undefined>, name: string, otherwise: number): number => {

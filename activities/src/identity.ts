@@ -1,12 +1,13 @@
 import { createHash } from 'node:crypto'
-import { ShardEntry, type ArtifactRef } from '@cpt/contracts/artifact'
+import type { ShardEntry} from '@cpt/contracts/artifact';
+import { type ArtifactRef } from '@cpt/contracts/artifact'
 import type { JobUnit } from '@cpt/contracts/job'
 import type { Stage } from '@cpt/contracts/stage'
 import canonicalizeModule from 'canonicalize'
 import { z } from 'zod'
 
 // the package is CommonJS: its default export is the function itself
-const canonicalize = canonicalizeModule as unknown as (value: unknown) => string | undefined
+const canonicalize = canonicalizeModule
 
 /** RFC 8785 form of a JSON value. Throws TypeError for what JSON cannot carry (NaN, undefined at the top). */
 export const canonical = (value: unknown): string => {
@@ -76,9 +77,10 @@ export const unitsOf = async (stage: Stage, request: Record<string, unknown>, sh
   )
   const all = columns.flatMap((c) => c.lists)
   const shardCount = all[0]?.length ?? 0
-  // tokens.u32 has tokens, not rows: only the number of shards is common to all
   if (all.some((list) => list.length !== shardCount)) throw new RangeError(`${stage.name}: manifests of ${shape.manifests.join(', ')} have ${all.map((l) => l.length).join(', ')} shards; expected the same number`)
   return Array.from({ length: shardCount }, (_, i) => {
+    const rows = all.map((l) => at(l, i).rows)
+    if (new Set(rows).size > 1) throw new RangeError(`${stage.name}: shard ${i} of ${shape.manifests.join(', ')} has ${rows.join(', ')} rows; expected the same number`)
     const inputs = Object.fromEntries(columns.map(({ field, many, lists }) => [field, many ? lists.map((l) => at(l, i)) : at(lists[0] ?? [], i)]))
     return unit(i, inputs, columns.map(({ field, lists }) => [field, lists.map((l) => at(l, i).sha256)]))
   })

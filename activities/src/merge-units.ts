@@ -21,7 +21,8 @@ export const addCounts = (a: Counts | undefined, b: Counts): Counts => {
     throw new TypeError('merge: a count is a number in one unit and a record in another')
   }
   const sum: Record<string, Counts> = { ...a }
-  for (const [key, value] of Object.entries(b)) sum[key] = addCounts(sum[key], value)
+  // keys come from documents: constructor is a word like any other
+  for (const [key, value] of Object.entries(b)) sum[key] = addCounts(Object.hasOwn(sum, key) ? sum[key] : undefined, value)
   return sum
 }
 

@@ -4,7 +4,7 @@ import { ApplicationFailure } from '@temporalio/common'
 import type { ArtifactRef } from '@cpt/contracts/artifact'
 import type { ResolvedRun } from '@cpt/contracts/activities'
 import { CptRunSpec, type CptRunInput } from '@cpt/contracts/cpt-run'
-import { problemsOf, type Problem } from '@cpt/contracts/parse-input'
+import { checkInput, type Problem } from '@cpt/contracts/parse-input'
 import { parse } from 'yaml'
 import { z } from 'zod'
 import { refUnderRoot, under } from './artifact-store/local-disk.ts'
@@ -20,9 +20,8 @@ export const resolveInput =
   async (input: CptRunInput): Promise<ResolvedRun> => {
     const { preset = 'quickstart', ...given } = input
     const merged = mergeDeep(await readPreset(config.roots, preset), given)
-    const parsed = CptRunSpec.safeParse(merged)
-    if (!parsed.success) throw invalidInput(problemsOf(parsed.error, merged))
-    const spec = parsed.data
+    const { data: spec, problems: misfits } = checkInput(CptRunSpec, merged)
+    if (misfits !== null) throw invalidInput(misfits)
 
     const problems: Problem[] = []
     const find = async (path: string, uri: string): Promise<ArtifactRef> => {
@@ -40,7 +39,9 @@ export const resolveInput =
     const base = await find('base.model', model)
     const tokenizer = await find('base.model', `${model}tokenizer.json`)
     if (problems.length > 0) throw invalidInput(problems)
-    return { spec, sources, benchmarks, base, tokenizer, parameters: await countParameters(config.roots, model) }
+    const parameters = await countParameters(config.roots, model)
+    if (parameters === null) throw invalidInput([{ path: 'base.model', expected: 'safetensors weights', got: `${model}model.safetensors, whose header cannot be read` }])
+    return { spec, sources, benchmarks, base, tokenizer, parameters }
   }
 
 /** The failure that ends a run at once; each problem is a line of the message and an entry of the details. */
@@ -51,8 +52,14 @@ export const invalidInput = (problems: Problem[]): ApplicationFailure =>
     ...problems,
   )
 
-const readPreset = async (roots: Readonly<Record<string, string>>, preset: string): Promise<unknown> =>
-  parse(await readFile(join(roots['samples'] ?? '', `${preset}.yaml`), 'utf8')) as unknown
+const readPreset = async (roots: Readonly<Record<string, string>>, preset: string): Promise<unknown> => {
+  const file = join(roots['samples'] ?? '', `${preset}.yaml`)
+  try {
+    return parse(await readFile(file, 'utf8')) as unknown
+  } catch (e) {
+    throw invalidInput([{ path: 'preset', expected: `a readable preset at ${file}`, got: e instanceof Error ? e.message.slice(0, 500) : String(e) }])
+  }
+}
 
 /** Objects are merged key by key, anything else (lists too) is replaced. */
 export const mergeDeep = (base: unknown, over: unknown): unknown => {
@@ -60,8 +67,9 @@ export const mergeDeep = (base: unknown, over: unknown): unknown => {
   if (!isObject(base) || !isObject(over)) return over
   const merged: Record<string, unknown> = { ...base }
   for (const [key, value] of Object.entries(over)) {
+    if (key === '__proto__') continue
     // ratios belong together: half of one mixture and half of another sum to nothing
-    merged[key] = key === 'languages' || key === 'kinds' ? value : mergeDeep(merged[key], value)
+    merged[key] = key === 'languages' || key === 'kinds' ? value : mergeDeep(Object.hasOwn(merged, key) ? merged[key] : undefined, value)
   }
   return merged
 }
@@ -70,19 +78,29 @@ const isObject = (v: unknown): v is Record<string, unknown> => typeof v === 'obj
 
 const Header = z.record(z.string(), z.object({ shape: z.array(z.int()).optional() }).loose())
 
-/** Parameters of a model folder, from the safetensors header alone. */
-const countParameters = async (roots: Readonly<Record<string, string>>, model: string): Promise<number> => {
+/** Parameters of a model folder, from the safetensors header alone: 0 where the weights lie in other files, null where it is broken. */
+const countParameters = async (roots: Readonly<Record<string, string>>, model: string): Promise<number | null> => {
   const colon = model.indexOf(':')
   const file = await open(under(roots[model.slice(0, colon)] ?? '', `${model.slice(colon + 1)}model.safetensors`), 'r').catch(() => null)
   if (file === null) return 0
   try {
     const { buffer: head } = await file.read(Buffer.alloc(8), 0, 8, 0)
     const length = Number(head.readBigUInt64LE())
-    if (length > 100_000_000) return 0
+    if (length > 100_000_000) return null
     const { buffer } = await file.read(Buffer.alloc(length), 0, length, 8)
-    const tensors = Object.values(Header.parse(JSON.parse(buffer.toString('utf8'))))
+    const header = Header.safeParse(jsonIn(buffer))
+    if (!header.success) return null
+    const tensors = Object.values(header.data)
     return tensors.reduce((sum, t) => sum + (t.shape === undefined ? 0 : t.shape.reduce((a, b) => a * b, 1)), 0)
   } finally {
     await file.close()
+  }
+}
+
+const jsonIn = (bytes: Buffer): unknown => {
+  try {
+    return JSON.parse(bytes.toString('utf8'))
+  } catch {
+    return undefined
   }
 }

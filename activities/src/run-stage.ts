@@ -1,4 +1,4 @@
-import { ApplicationFailure } from '@temporalio/common'
+import type { ApplicationFailure } from '@temporalio/common'
 import type { CommitRecord } from '@cpt/contracts/artifact'
 import { Placement, type JobUnit } from '@cpt/contracts/job'
 import { problemsOf } from '@cpt/contracts/parse-input'
@@ -58,7 +58,7 @@ const refused = (stage: Stage, message: string): ApplicationFailure =>
   needsPerson('BadRequest', `${stage.name}: ${message}`, { stage: stage.name, fingerprint: '', attempts: 0, endClass: 'bad-request', logTail: [] })
 
 /** The record of a fingerprint whose data are all there; a record without its data is removed, so that the work is done again. */
-const intactRecord = async (deps: Deps, fingerprint: string): Promise<CommitRecord | null> => {
+export const intactRecord = async (deps: Pick<Deps, 'store' | 'log'>, fingerprint: string): Promise<CommitRecord | null> => {
   const record = await deps.store.record(fingerprint)
   if (record === null) return null
   const sizes = await Promise.all(record.files.map(async (f) => (await deps.store.size(f.path)) === f.bytes))
