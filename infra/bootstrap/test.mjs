@@ -75,7 +75,6 @@ const runAll = async () => {
   })
   await vitest('unit')
   await ready('bundles', buildBundles())
-  if (hasTests('test/replay')) await vitest('replay')
   await ready('Temporal CLI', temporal)
   if (hasTests('test/e2e')) await vitest('e2e')
   if (hasTests('test/kill')) await vitest('kill')
