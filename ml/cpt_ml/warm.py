@@ -36,6 +36,12 @@ IMPORTED = (
     "safetensors.torch",
     "torch",
     "transformers.models.llama.modeling_llama",
+    "transformers.models.auto.modeling_auto",
+    "datasets",
+    "lm_eval.api.task",
+    "lm_eval.evaluator",
+    "lm_eval.models.huggingface",
+    "fasttext",
 )
 POLL_SECONDS = 1.0
 
