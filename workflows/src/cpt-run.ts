@@ -18,11 +18,12 @@ export async function cptRun(input?: unknown): Promise<CptRunResult> {
   const run = openRun('cptRun')
   const resolved = await proxyActivities<ControlActivities>({ ...light, activityId: 'resolve-input', summary: 'presets, defaults, files' }).resolveInput(given)
   describe(run, resolved)
+  const startedAtMs = Date.now()
   // a branch must not outlive the run: whatever ends the main line withdraws the others, and waits until their jobs are gone
   return await CancellationScope.cancellable(async () => {
     const branches: Promise<unknown>[] = []
     try {
-      return await lifecycle(run, resolved, (promise) => {
+      return await lifecycle(run, resolved, startedAtMs, (promise) => {
         promise.catch(() => undefined)
         branches.push(promise)
         return promise
@@ -30,7 +31,7 @@ export async function cptRun(input?: unknown): Promise<CptRunResult> {
     } catch (e) {
       CancellationScope.current().cancel()
       await Promise.allSettled(branches)
-      run.progress.status = 'failed'
+      await CancellationScope.nonCancellable(() => reportFailed(run, resolved, startedAtMs))
       throw e
     }
   })
@@ -38,9 +39,8 @@ export async function cptRun(input?: unknown): Promise<CptRunResult> {
 
 type Beside = <T>(promise: Promise<T>) => Promise<T>
 
-const lifecycle = async (run: Run, resolved: ResolvedRun, beside: Beside): Promise<CptRunResult> => {
+const lifecycle = async (run: Run, resolved: ResolvedRun, startedAtMs: number, beside: Beside): Promise<CptRunResult> => {
   const { spec, base } = resolved
-  const startedAtMs = Date.now()
   const baseBenchmarks = beside(evaluateBenchmarks(run, 'base', base, resolved))
   const syntheticReady = beside(prepareSynthetic(run, resolved))
   const corpus = await prepareCorpus(run, resolved)
@@ -73,19 +73,31 @@ const lifecycle = async (run: Run, resolved: ResolvedRun, beside: Beside): Promi
     lineage: [{ what: 'base model', ...placed(base) }, { what: 'corpus', ...placed(corpus.pool.corpus) }, { what: 'validation sets', ...placed(corpus.validation) }, ...(state.drawn === null ? [] : [{ what: 'last token plan', ...placed(state.drawn) }]), { what: 'trained model', ...placed(state.model) }],
   }, { placement: spec.placement.data, note: (r) => `${r.parameters} parameters` })
 
-  run.progress.status = exported === null ? 'failed' : 'done'
-  const { spec: _spec, ...found } = resolved
-  const { workflowId, runId } = workflowInfo()
-  const report = await proxyActivities<ControlActivities>({ ...light, activityId: 'report', summary: 'report' }).writeReport({
-    run: spec.name, workflowId, runId, startedAtMs, spec, resolved: found, lines: run.progress.stages, decisions: run.decisionsKept, operator: run.progress.decisions, verdict, modelPath: exported?.path ?? null,
-  })
-  run.finish(`Report: ${report.url}`)
+  const report = await writeReport(run, resolved, startedAtMs, verdict, exported?.path ?? null)
+  run.finish(exported === null ? 'failed' : 'done', `Report: ${report.url}`)
   return {
     verdict,
     model: exported?.path ?? null,
     report: report.path,
     tokens: state.trainedTokens,
     change: change.groups.map(({ group, nllBefore, nllAfter, deltaNll, seNll }) => ({ group, nllBefore, nllAfter, deltaNll, seNll })),
+  }
+}
+
+const writeReport = async (run: Run, { spec, ...resolved }: ResolvedRun, startedAtMs: number, verdict: string, modelPath: string | null): Promise<{ path: string; url: string }> => {
+  const { workflowId, runId } = workflowInfo()
+  return await proxyActivities<ControlActivities>({ ...light, activityId: 'report', summary: 'report', scheduleToCloseTimeout: '1 hour' }).writeReport({
+    run: spec.name, workflowId, runId, startedAtMs, spec, resolved, lines: run.progress.stages, decisions: run.decisionsKept, operator: run.progress.decisions, verdict, modelPath,
+  })
+}
+
+/** A report is of most use where something went wrong; that it cannot be written must not hide why the run ended. */
+const reportFailed = async (run: Run, resolved: ResolvedRun, startedAtMs: number): Promise<void> => {
+  try {
+    const { url } = await writeReport(run, resolved, startedAtMs, 'none', null)
+    run.finish('failed', `Report: ${url}`)
+  } catch (e) {
+    run.finish('failed', `No report could be written: ${e instanceof Error ? e.message : String(e)}`)
   }
 }
 

@@ -39,7 +39,7 @@ export interface Run {
   ask: (what: { stage: string; type: FailureType; message: string; actions: ('retry' | 'skip' | 'abort')[] }) => Promise<Decision>
   describe: (facts: { model: string; owner: string; almr: number; lr: number; lines: string[] }) => void
   /** Last words on the page, once nothing runs any more. */
-  finish: (line: string) => void
+  finish: (status: 'done' | 'failed', line: string) => void
   decisionsKept: { key: string; kind: string; uri: string }[]
 }
 
@@ -114,7 +114,9 @@ export const openRun = (kind: string): Run => {
   return {
     progress,
     decisionsKept,
-    finish: (words) => {
+    finish: (status, words) => {
+      progress.status = status
+      progress.parked = []
       extra.push(words)
       changed()
     },
