@@ -17,7 +17,7 @@ from cpt_ml.errors import BadRequest
 TokenIds = npt.NDArray[np.uint32]
 Int64s = npt.NDArray[np.int64]
 
-LOGIT_ELEMENTS = 1 << 24  # 64 MiB of fp32 logits at a time, whatever the vocabulary
+LOGIT_ROWS = 1024  # of fp32 logits at a time: larger blocks leave the cache, smaller ones starve a GPU
 
 
 @dataclass(frozen=True)
@@ -130,13 +130,14 @@ def _pad(
 def _token_nll(head: Any, hidden_ND: Any, targets_N: Any) -> Any:
     """Cross-entropy of each target in nats, float32, with the logits of a bounded number of rows at a time."""
     import torch  # noqa: PLC0415
-    from torch.nn.functional import cross_entropy  # noqa: PLC0415
 
-    rows = max(1, LOGIT_ELEMENTS // int(head.weight.shape[0]))
-    parts = [
-        cross_entropy(head(hidden_ND[i : i + rows]).float(), targets_N[i : i + rows], reduction="none")
-        for i in range(0, len(targets_N), rows)
-    ]
+    parts: list[Any] = []
+    for i in range(0, len(targets_N), LOGIT_ROWS):
+        logits_NV = head(hidden_ND[i : i + LOGIT_ROWS]).float()
+        target_N = logits_NV.gather(1, targets_N[i : i + LOGIT_ROWS, None])[:, 0]
+        max_N1 = logits_NV.amax(1, keepdim=True)
+        # in place: twice as fast on a CPU as writing out log-probabilities that nobody reads
+        parts.append(logits_NV.sub_(max_N1).exp_().sum(1).log_() + max_N1[:, 0] - target_N)
     return torch.cat(parts)
 
 
