@@ -135,7 +135,7 @@ def signature(grams: Hashes, multiply: Hashes, add: Hashes) -> Hashes:
 
 
 def band_rows(num_permutations: int, jaccard: float) -> int:
-    """Most rows a band for which a pair at the threshold meets in some band with probability ≥ .99 (128, .7: 5)."""
+    """Most rows a band for which a pair at the threshold meets in some band with probability ≥ .99 (128, .7: 4)."""
     rows = 1
     while 1 - (1 - jaccard ** (rows + 1)) ** (num_permutations // (rows + 1)) >= MIN_CANDIDATE_RECALL:
         rows += 1

@@ -1,0 +1,82 @@
+"""decontaminate: questions are found in short and in long documents, idioms and answers' letters are not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from conftest import Workbench
+from documents import PROSE, bytes_of, corpus_of, doc, json_lines, request, rows
+
+from cpt_ml.errors import BadData
+from cpt_ml.store import Json
+
+QUESTION = (
+    "A candle melts by 2 centimetres every hour that it burns. How many centimetres shorter will a candle be after "
+    "burning from one in the afternoon until five, if somebody blows it out for exactly half an hour in between?"
+)
+SHORT_ZH = "下列关于真核细胞中转录的叙述"
+OPTIONS = ["(A)同一细胞", "(B)不会发生"]
+BENCHMARK = [
+    {
+        "id": "c-1",
+        "question": QUESTION,
+        "options": None,
+        "answer": "It burns <<4-.5=3.5>>3.5 hours.",
+        "kind": "generate",
+    },
+    {"id": "c-2", "question": SHORT_ZH, "options": OPTIONS, "answer": "A", "kind": "mcq"},
+    {"id": "c-3", "question": "What is seven times eight?", "options": None, "answer": "56", "kind": "generate"},
+]
+FILLER = " ".join(f"{w}{i}" for i in range(40) for w in PROSE.split())
+
+
+def run(workbench: Workbench, docs: list[Json], benchmark: list[Json] = BENCHMARK, **fields: object) -> Json:
+    items = workbench.put("bench/candles.jsonl", json_lines(benchmark))
+    asked = request("decontaminate", corpus=corpus_of(workbench, docs), drops=[], **fields)
+    return workbench.run("decontaminate", {**asked, "benchmarks": [{"name": "candles", "items": items}]})
+
+
+def test_a_whole_question_is_found_however_long_the_document(workbench: Workbench) -> None:
+    docs = [
+        doc("clean", FILLER),
+        doc("short", f"Solve this. {QUESTION}"),
+        doc("long", f"{FILLER} {QUESTION.upper().replace('.', ';')} {FILLER}"),
+        doc("half", f"{FILLER} {' '.join(QUESTION.split()[:22])} {FILLER}"),
+        doc("short item", f"{FILLER} {SHORT_ZH}：{' '.join(OPTIONS)} {FILLER}"),
+        doc("too short an item", f"{FILLER} What is seven times eight?"),
+    ]
+    result = run(workbench, docs)
+    verdicts = rows(workbench, result["verdicts"])
+    assert [v["keep"] for v in verdicts] == [True, False, False, True, False, True]
+    assert verdicts[2]["reason"] == "contaminated:candles"
+    assert verdicts[2]["evidence"].startswith("c-1: 0.0")
+    assert verdicts[4]["evidence"].startswith("c-2: ")
+    assert result["counts"]["byBenchmark"] == {"candles": 3}
+
+
+def test_the_papers_rule_drops_a_document_made_of_pieces_of_questions(workbench: Workbench) -> None:
+    half = doc("half", " ".join(QUESTION.split()[:24]) + " and then something else")
+    assert [v["keep"] for v in rows(workbench, run(workbench, [half])["verdicts"])] == [False]
+    kept = run(workbench, [half], maxHitRatio=1.0)
+    assert [v["keep"] for v in rows(workbench, kept["verdicts"])] == [True]
+
+
+def test_grams_of_more_than_four_items_are_idioms(workbench: Workbench) -> None:
+    same = [{**BENCHMARK[0], "id": f"c-{i}", "answer": ""} for i in range(5)]
+    docs = [doc("a", f"Solve this. {QUESTION}")]
+    assert [v["keep"] for v in rows(workbench, run(workbench, docs, same)["verdicts"])] == [True]
+    assert [v["keep"] for v in rows(workbench, run(workbench, docs, same[:4])["verdicts"])] == [False]
+
+
+def test_the_same_request_gives_the_same_bytes(workbench: Workbench) -> None:
+    docs = [doc("a", FILLER), doc("b", QUESTION)]
+    first = bytes_of(workbench, run(workbench, docs)["verdicts"])
+    assert bytes_of(workbench, run(workbench, docs)["verdicts"]) == first
+
+
+def test_a_benchmark_that_is_malformed_is_an_error_that_names_the_line(workbench: Workbench) -> None:
+    items = workbench.put("bench/bad.jsonl", json.dumps(BENCHMARK[0]).encode() + b'\n{"id": 1}\n')
+    asked = request("decontaminate", corpus=corpus_of(workbench, [doc("a", PROSE)]), drops=[])
+    with pytest.raises(BadData, match=r"bad: line 2 of bad\.jsonl is not a question"):
+        workbench.run("decontaminate", {**asked, "benchmarks": [{"name": "bad", "items": items}]})
