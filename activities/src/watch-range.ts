@@ -228,7 +228,8 @@ const etaSeconds = (beat: Beat, pace: Pace): number | null => {
   if (pace.first?.phase !== beat.phase) pace.first = { phase: beat.phase, done: beat.done, at: performance.now() }
   const seconds = (performance.now() - pace.first.at) / 1000
   const done = beat.done - pace.first.done
-  return done > 0 && beat.total > 0 ? ((beat.total - beat.done) * seconds) / done : null
+  // the first seconds of a phase say little about its pace
+  return seconds > 2 && done > 0 && beat.total > 0 ? ((beat.total - beat.done) * seconds) / done : null
 }
 
 /** Heartbeats carry the live numbers; the workflow hears of them rarely, since each signal is history. */

@@ -48,6 +48,9 @@ POLL_SECONDS = 1.0
 
 def serve(path: Path, records: Path, idle_seconds: float) -> int:
     """Answers fork requests until idle; returns the exit code. Nobody can connect before everything is imported."""
+    record = records / f"{os.getpid()}.json"
+    # on record before the seconds of importing: whoever closes down finds this process
+    replace_file(record, json.dumps(job.process_identity()).encode())
     job.set_threads(1)
     for name in IMPORTED:
         importlib.import_module(name)
@@ -58,11 +61,10 @@ def serve(path: Path, records: Path, idle_seconds: float) -> int:
     try:
         server.bind(str(path))
     except OSError:
+        record.unlink(missing_ok=True)
         return 0  # another parent was quicker
     mine = path.stat().st_ino
     server.listen(64)
-    record = records / f"{os.getpid()}.json"
-    replace_file(record, json.dumps(job.process_identity()).encode())
     leaving = False
 
     def on_signal(_number: int, _frame: object) -> None:
