@@ -4,7 +4,6 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import type { Config } from '@cpt/activities/config'
 import { groupMembers, isAlive, signalGroup, Started } from '@cpt/activities/job-runner/process'
 import { stopWarmParents } from '@cpt/activities/job-runner/warm-parent'
-import { identify, isAlive as isRunning } from '../../../infra/bootstrap/process-identity.mjs'
 
 const graceMs = 25_000
 const deepest = 4
@@ -22,17 +21,6 @@ const startFiles = async (folder: string, depth = 0): Promise<string[]> => {
 const livingGroup = async (file: string): Promise<number | null> => {
   const parsed = Started.safeParse(JSON.parse(await readFile(file, 'utf8').catch(() => 'null')))
   return parsed.success && (await isAlive(parsed.data)) ? parsed.data.pid : null
-}
-
-/** A parent that still imports has no record yet, but its command line names the folder. */
-const stopStartingParents = async (folder: string): Promise<void> => {
-  for (const pid of (await readdir('/proc').catch(() => [])).filter((name) => /^\d+$/.test(name)).map(Number)) {
-    const args = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0')
-    const parent = args.includes('cpt_ml.warm') && args.includes(folder) ? identify(pid) : null
-    if (parent === null) continue
-    process.kill(parent.pid, 'SIGTERM')
-    while (isRunning(parent)) await sleep(50)
-  }
 }
 
 /**
@@ -57,6 +45,5 @@ export const stopJobs = async ({ roots, stateDir }: Config): Promise<number> => 
     }),
   )
   await stopWarmParents(join(stateDir, 'warm'))
-  await stopStartingParents(join(stateDir, 'warm'))
   return stopped.reduce<number>((a, b) => a + b, 0)
 }
