@@ -1,0 +1,126 @@
+import { cp, mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import type { CptRunInput } from '@cpt/contracts/cpt-run'
+import type { Problem } from '@cpt/contracts/parse-input'
+import type { ApplicationFailure } from '@temporalio/common'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { parse, stringify } from 'yaml'
+import { unresolvableInputs } from '../../test/fixtures/bad-inputs.ts'
+import { loadConfig } from './config.ts'
+import { mergeDeep, resolveInput } from './resolve-input.ts'
+
+const shipped = fileURLToPath(new URL('../../samples', import.meta.url))
+const preset = async () => parse(await readFile(join(shipped, 'quickstart.yaml'), 'utf8')) as Record<string, unknown>
+
+const problemsOf = async (promise: Promise<unknown>): Promise<Problem[]> => {
+  const failure: unknown = await promise.then(() => null, (e: unknown) => e)
+  expect(failure).toMatchObject({ type: 'InvalidInput', nonRetryable: true })
+  return (failure as ApplicationFailure).details as Problem[]
+}
+
+describe('the shipped quickstart', () => {
+  const resolve = resolveInput({ config: loadConfig({}) })
+
+  test('resolves with every default, digest and the number of parameters', async () => {
+    const run = await resolve({})
+    expect(run.spec.name).toBe('quickstart')
+    expect(run.spec.placement.train).toMatchObject({ threads: 2, runner: 'local', noProgressSeconds: 900 })
+    expect(run.spec.corpus.filter.minWords).toBe(20)
+    expect(run.sources.map((s) => s.name)).toEqual(['zh', 'en', 'code', 'replay', 'retention', 'dirty'])
+    for (const ref of [run.base, run.tokenizer, ...run.sources.map((s) => s.file), ...run.benchmarks.map((b) => b.items)]) {
+      expect(ref.sha256).toMatch(/^[0-9a-f]{64}$/)
+      expect(ref.bytes).toBeGreaterThan(0)
+    }
+    expect(run.base.uri).toBe('samples:base/')
+    // the parameters of a Llama, from its configuration: embedding, per layer attention and gated MLP with two norms, last norm, head unless tied
+    const c = JSON.parse(await readFile(join(shipped, 'base/config.json'), 'utf8')) as Record<string, number> & { tie_word_embeddings: boolean }
+    const [h, layers, vocabulary, inner, heads, kvHeads] = [c['hidden_size']!, c['num_hidden_layers']!, c['vocab_size']!, c['intermediate_size']!, c['num_attention_heads']!, c['num_key_value_heads']!]
+    const attention = 2 * h * h + 2 * h * (h / heads) * kvHeads
+    expect(run.parameters).toBe(vocabulary * h * (c.tie_word_embeddings ? 1 : 2) + layers * (attention + 3 * h * inner + 2 * h) + h)
+  })
+
+  test('changes by what is given and by nothing else', async () => {
+    const [plain, given] = [await resolve({}), await resolve({ preset: 'quickstart', training: { peakLr: 3e-4 }, placement: { train: { threads: 1 } }, reweight: { alpha: 0.2 } })]
+    expect(given.spec).toEqual({ ...plain.spec, training: { ...plain.spec.training, peakLr: 3e-4 }, placement: { ...plain.spec.placement, train: { ...plain.spec.placement.train, threads: 1 } }, reweight: { ...plain.spec.reweight, alpha: 0.2 } })
+  })
+
+  test('is complete: resolving its result again changes nothing', async () => {
+    const first = await resolve({})
+    expect((await resolve(JSON.parse(JSON.stringify(first.spec)) as CptRunInput)).spec).toEqual(first.spec)
+  })
+
+  test.each(unresolvableInputs)('refuses $name by path', async ({ input, paths }) => {
+    expect([...new Set((await problemsOf(resolve(input as CptRunInput))).map((p) => p.path))].sort()).toEqual([...paths].sort())
+  })
+
+  test('lists all missing files at once', async () => {
+    const input: CptRunInput = {
+      corpus: { sources: [{ name: 'a', path: 'samples:corpus/a.jsonl' }, { name: 'zh', path: 'samples:corpus/zh.jsonl.zst' }, { name: 'b', path: 'samples:corpus/b.jsonl' }] },
+      evaluation: { benchmarks: [{ name: 'x', path: 'samples:bench/x.jsonl', kind: 'mcq', shots: 0 }] },
+    }
+    const problems = await problemsOf(resolve(input))
+    expect(problems.map((p) => p.path).sort()).toEqual(['corpus.sources.0.path', 'corpus.sources.2.path', 'evaluation.benchmarks.0.path'])
+    expect(problems[0]?.got).toContain('no such file or folder')
+  })
+})
+
+describe('a preset or base model of one’s own', () => {
+  let samples = ''
+  beforeEach(async () => {
+    samples = await mkdtemp(join(tmpdir(), 'cpt-samples-'))
+    await mkdir(join(samples, 'corpus'))
+    await writeFile(join(samples, 'corpus/zh.jsonl'), '{}\n')
+    await cp(join(shipped, 'base'), join(samples, 'base'), { recursive: true })
+  })
+  afterEach(() => rm(samples, { recursive: true }))
+
+  const small: CptRunInput = { corpus: { sources: [{ name: 'zh', path: 'samples:corpus/zh.jsonl' }] }, evaluation: { benchmarks: [] } }
+  const resolve = (input: CptRunInput = small) => resolveInput({ config: loadConfig({ CPT_ROOTS: JSON.stringify({ samples }) }) })(input)
+  const writePreset = async (over: Record<string, unknown>) => { await writeFile(join(samples, 'quickstart.yaml'), stringify({ ...(await preset()), ...over })) }
+
+  test('a preset with a key that nobody knows is refused by that key', async () => {
+    await writePreset({ peakLR: 1 })
+    expect(await problemsOf(resolve())).toEqual([{ path: 'peakLR', expected: 'no such key', got: '1' }])
+  })
+  test('a preset that is missing or no YAML ends the run with the file’s name', async () => {
+    expect((await problemsOf(resolve()))[0]).toMatchObject({ path: 'preset', expected: expect.stringContaining('quickstart.yaml') })
+    await writeFile(join(samples, 'quickstart.yaml'), 'a: [')
+    expect((await problemsOf(resolve()))[0]).toMatchObject({ path: 'preset' })
+  })
+  test('weights without a readable header are refused', async () => {
+    await writePreset({})
+    for (const broken of [Buffer.alloc(0), Buffer.from([9, 0, 0, 0, 0, 0, 0, 0]), Buffer.from([255, 255, 255, 255, 255, 255, 255, 127]), Buffer.from('not safetensors at all')]) {
+      await writeFile(join(samples, 'base/model.safetensors'), broken)
+      expect((await problemsOf(resolve()))[0]).toMatchObject({ path: 'base.model', expected: 'safetensors weights' })
+    }
+  })
+  test('parameters are counted from the header alone, whatever follows it', async () => {
+    await writePreset({})
+    const header = Buffer.from(JSON.stringify({ __metadata__: { format: 'pt' }, a: { dtype: 'F32', shape: [3, 5], data_offsets: [0, 60] }, b: { dtype: 'F32', shape: [], data_offsets: [60, 64] } }))
+    const file = await open(join(samples, 'base/model.safetensors'), 'w')
+    const length = Buffer.alloc(8)
+    length.writeBigUInt64LE(BigInt(header.length))
+    await file.writeFile(Buffer.concat([length, header]))
+    await file.close()
+    expect((await resolve()).parameters).toBe(16)
+  })
+})
+
+describe('merging', () => {
+  test.each([
+    ['objects are merged key by key', { a: { b: 1, c: 2 } }, { a: { c: 3 } }, { a: { b: 1, c: 3 } }],
+    ['lists are replaced', { a: [1, 2] }, { a: [3] }, { a: [3] }],
+    ['ratios are replaced whole', { mixture: { languages: { zh: 0.2, en: 0.8 } } }, { mixture: { languages: { de: 1 } } }, { mixture: { languages: { de: 1 } } }],
+    ['what is undefined changes nothing', { a: 1 }, { a: undefined }, { a: 1 }],
+    ['null is a value', { a: 1 }, { a: null }, { a: null }],
+    ['inherited names are names like any other', {}, { constructor: { a: 1 } }, { constructor: { a: 1 } }],
+  ])('%s', (_, base, over, expected) => {
+    expect(mergeDeep(base, over)).toEqual(expected)
+  })
+  test('a prototype key changes no prototype', () => {
+    const merged = mergeDeep({ a: {} }, JSON.parse('{"__proto__": {"x": 1}, "a": {"__proto__": {"x": 1}}}')) as { x?: number; a: { x?: number } }
+    expect([merged.x, merged.a.x, ({} as { x?: number }).x]).toEqual([undefined, undefined, undefined])
+  })
+})

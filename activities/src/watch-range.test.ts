@@ -1,0 +1,298 @@
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { ActivityCancellationDetails, ApplicationFailure, type Logger } from '@temporalio/common'
+import { MockActivityEnvironment } from '@temporalio/testing'
+import type { FailureEvidence } from '@cpt/contracts/failures'
+import { Placement, type Beat, type EndRecord, type JobRequest } from '@cpt/contracts/job'
+import { stages } from '@cpt/contracts/stages'
+import pino from 'pino'
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
+import { localDiskStore } from './artifact-store/local-disk.ts'
+import { askerOf, claimAttempt, claimsOf, jobFolder } from './claims.ts'
+import type { Deps } from './deps.ts'
+import { ensureStopped } from './ensure-stopped.ts'
+import { sha256 } from './identity.ts'
+import { JobNotStarted, type JobFolder, type JobRunner, type JobState } from './job-runner/job-runner.ts'
+import { watchRange, type RangeWork } from './watch-range.ts'
+
+const fingerprint = sha256('some training')
+
+const say = () => undefined
+const silent: Logger = { log: say, trace: say, debug: say, info: say, warn: say, error: say }
+const activityOf = (run: string) => new MockActivityEnvironment({ workflowExecution: { workflowId: 'cpt/x', runId: run } }, { logger: silent })
+
+/** A cluster without machines: jobs run until the test ends them. */
+const fakeCluster = () => {
+  const jobs = new Map<string, JobState>()
+  const submitted: JobRequest[] = []
+  const stopped: string[] = []
+  const end = (attempt: number, endClass: EndRecord['endClass'], over: Partial<EndRecord> = {}): void => {
+    const path = [...jobs.keys()].find((p) => p.endsWith(`/${attempt}`))
+    if (path === undefined) throw new Error(`no attempt ${attempt}`)
+    jobs.set(path, { state: 'ended', end: { format: 'cpt-end/1', endClass, type: 'JobEnded', message: `it ${endClass}`, exitCode: 1, signal: null, progressTokens: 0, logTail: [], wallSeconds: 1, ...over } })
+  }
+  const runner: JobRunner = {
+    name: 'local',
+    look: (job) => Promise.resolve(jobs.get(job.path) ?? { state: 'absent' }),
+    submit: (job, request) => {
+      submitted.push(request)
+      jobs.set(job.path, { state: 'running', beat: null })
+      return Promise.resolve()
+    },
+    stop: (job) => {
+      stopped.push(job.path)
+      if (jobs.get(job.path)?.state === 'running') end(job.attempt, 'stopped')
+      return Promise.resolve()
+    },
+  }
+  const beat = (attempt: number, over: Partial<Beat>): void => {
+    const path = [...jobs.keys()].find((p) => p.endsWith(`/${attempt}`))
+    jobs.set(path!, { state: 'running', beat: { phase: 'training', done: 0, total: 10, unit: '', seq: 1, ...over } })
+  }
+  return { runner, jobs, submitted, stopped, end, beat, lose: (attempt: number) => jobs.set([...jobs.keys()].find((p) => p.endsWith(`/${attempt}`))!, { state: 'gone' }) }
+}
+
+describe('watching a range', { timeout: 30_000 }, () => {
+  let root = ''
+  let deps: Deps
+  let cluster: ReturnType<typeof fakeCluster>
+  let committed = false
+  let progress = ''
+
+  beforeEach(async () => {
+    root = await mkdtemp(join(tmpdir(), 'cpt-watch-'))
+    cluster = fakeCluster()
+    deps = { config: { roots: { store: root }, leaseSeconds: 120 }, store: localDiskStore({ store: root }), runners: { local: cluster.runner }, log: pino({ level: 'silent' }) } as unknown as Deps
+    committed = false
+    progress = 'nothing'
+  })
+  afterEach(() => rm(root, { recursive: true }))
+
+  const workOf = (over: Partial<RangeWork> = {}): RangeWork => ({
+    stage: stages.train, fingerprint, range: 0, request: { plan: 'p' }, parents: [], placement: Placement.parse({}), key: 'stage-1/round-1/train', decision: 0,
+    pending: () => Promise.resolve(null), isCommitted: () => Promise.resolve(committed), progress: () => Promise.resolve(progress), ...over,
+  })
+  /** An activity attempt of a run, as its worker would run it. */
+  const watch = (over: Partial<RangeWork> = {}, run = 'run-1') => {
+    const env = activityOf(run)
+    const result = env.run(watchRange, deps, workOf(over))
+    result.catch(() => undefined)
+    return { env, result, heartbeats: heartbeatsOf(env) }
+  }
+  const heartbeatsOf = (env: MockActivityEnvironment): unknown[] => {
+    const seen: unknown[] = []
+    env.on('heartbeat', (details: unknown) => seen.push(details))
+    return seen
+  }
+  const submissions = async (count: number): Promise<void> => { await vi.waitFor(() => expect(cluster.submitted).toHaveLength(count), { timeout: 10_000, interval: 10 }) }
+  const askers = async (job: JobFolder): Promise<string[]> => await readdir(join(job.path, 'askers'))
+  const attempt = (n: number): JobFolder => jobFolder(root, fingerprint, 0, n)
+  const failureOf = async (promise: Promise<unknown>): Promise<ApplicationFailure> => {
+    const failure: unknown = await promise.then(() => null, (e: unknown) => e)
+    expect(failure).toBeInstanceOf(ApplicationFailure)
+    return failure as ApplicationFailure
+  }
+  /** Lets the attempt run and end so; returns the failure the activity throws. */
+  const failOnce = async (n: number, endClass: EndRecord['endClass'], over: Partial<EndRecord> = {}, work: Partial<RangeWork> = {}): Promise<ApplicationFailure> => {
+    const { result } = watch(work)
+    await submissions(n)
+    cluster.end(n, endClass, over)
+    return await failureOf(result)
+  }
+
+  test('claims attempt 1, submits it with its request, and returns when the work is committed', async () => {
+    const { result } = watch()
+    await submissions(1)
+    expect(cluster.submitted[0]).toMatchObject({ format: 'cpt-job/1', stage: 'train', fingerprint, range: 0, attempt: 1, request: { plan: 'p' }, token: `${fingerprint.slice(0, 12)}-r0-a1`, leaseSeconds: 120 })
+    expect(JSON.parse(await readFile(join(attempt(1).path, 'request.json'), 'utf8'))).toEqual(cluster.submitted[0])
+    committed = true
+    cluster.end(1, 'done')
+    expect(await result).toBe(1)
+    expect(await claimsOf(deps.store, fingerprint, 0)).toMatchObject([{ workflow: askerOf('cpt/x', 'run-1', 'stage-1/round-1/train'), key: 'stage-1/round-1/train', decision: 0, progress: 'nothing' }])
+  })
+
+  test('attaches to the running job instead of submitting a second one', async () => {
+    const first = watch()
+    await submissions(1)
+    first.env.cancel('WORKER_SHUTDOWN', new ActivityCancellationDetails({ workerShutdown: true }))
+    await expect(first.result).rejects.toThrow()
+    const second = watch()
+    await vi.waitFor(() => expect(second.heartbeats.length).toBeGreaterThan(0), { timeout: 10_000 })
+    committed = true
+    cluster.end(1, 'done')
+    expect(await second.result).toBe(1)
+    expect(cluster.submitted).toHaveLength(1)
+    expect(cluster.stopped).toEqual([])
+  })
+
+  test('submits what a worker claimed and did not live to submit', async () => {
+    await claimAttempt(deps.store, fingerprint, 0, 1, { workflow: 'other', run: 'r', key: 'k', decision: 0, runner: 'local', host: 'gone', progress: '', at: '' })
+    const { result } = watch()
+    await submissions(1)
+    expect(cluster.submitted[0]?.attempt).toBe(1)
+    committed = true
+    cluster.end(1, 'done')
+    await result
+  })
+
+  test('renews the lease with a growing counter, and beats with the live numbers', async () => {
+    const { env, result, heartbeats } = watch()
+    await submissions(1)
+    cluster.beat(1, { step: 3, tokens: 100, loss: 4.5, done: 3 })
+    const lease = () => readFile(join(attempt(1).path, 'lease'), 'utf8')
+    const before = await lease()
+    await vi.waitFor(async () => expect(Number((await lease()).split(' ')[1])).toBeGreaterThan(Number(before.split(' ')[1]) + 1), { timeout: 10_000 })
+    expect(heartbeats.at(-1)).toMatchObject({ key: 'stage-1/round-1/train', phase: 'training', done: 3, total: 10, step: 3, tokens: 100, loss: 4.5, attempts: 1 })
+    env.cancel()
+    await expect(result).rejects.toThrow()
+  })
+
+  describe('a job that ended before its work was committed', () => {
+    test.each(['failed', 'killed', 'again', 'stopped', 'orphaned'] as const)('as %s is tried again: the next activity attempt claims the next job', async (endClass) => {
+      const failure = await failOnce(1, endClass)
+      expect(failure).toMatchObject({ type: 'JobEnded', nonRetryable: false, message: `train, attempt 1: it ${endClass}` })
+      const { result } = watch()
+      await submissions(2)
+      expect(cluster.submitted[1]?.attempt).toBe(2)
+      committed = true
+      cluster.end(2, 'done')
+      expect(await result).toBe(2)
+    })
+    test.each([['bad-request', 'BadRequest'], ['bad-data', 'BadData'], ['diverged', 'LossNotFinite'], ['do-not-restart', 'NeedsAttention']] as const)('as %s parks at once as %s', async (endClass, type) => {
+      expect(await failOnce(1, endClass, { type })).toMatchObject({ type, nonRetryable: true })
+    })
+    test.each(['OutOfMemory', 'DiskFull'] as const)('for %s parks at once: trying again unchanged cannot help', async (type) => {
+      expect(await failOnce(1, 'failed', { type })).toMatchObject({ type, nonRetryable: true })
+    })
+    test('though it says it is done is corrupt', async () => {
+      expect(await failOnce(1, 'done')).toMatchObject({ type: 'StoreCorrupt', nonRetryable: true })
+    })
+    test('without a trace is put on record as killed, and tried again', async () => {
+      const { result } = watch()
+      await submissions(1)
+      cluster.lose(1)
+      const record = await vi.waitFor(() => readFile(join(attempt(1).path, 'end.json'), 'utf8'), { timeout: 10_000 })
+      expect(JSON.parse(record)).toMatchObject({ endClass: 'killed', message: 'the process is gone and left no end record' })
+      cluster.end(1, 'killed')
+      expect(await failureOf(result)).toMatchObject({ type: 'JobEnded', nonRetryable: false })
+    })
+  })
+
+  describe('the budget', () => {
+    test('is three failures without anything new: then a person is asked, with evidence, and nothing more is submitted', async () => {
+      for (const n of [1, 2, 3]) await failOnce(n, n === 2 ? 'killed' : 'failed')
+      const failure = await failureOf(watch().result)
+      expect(failure).toMatchObject({ type: 'NeedsAttention', nonRetryable: true, message: 'train: 3 attempts in a row failed without committing anything new; the last: it failed' })
+      expect(failure.details?.[0] as FailureEvidence).toMatchObject({ stage: 'train', fingerprint, attempts: 3 })
+      expect(cluster.submitted).toHaveLength(3)
+    })
+    test('is refilled by progress', async () => {
+      for (const n of [1, 2]) await failOnce(n, 'failed')
+      progress = 'a checkpoint'
+      for (const n of [3, 4, 5]) await failOnce(n, 'failed')
+      expect(await failureOf(watch().result)).toMatchObject({ type: 'NeedsAttention' })
+      expect(cluster.submitted).toHaveLength(5)
+    })
+    test('is refilled by a decision of a person', async () => {
+      for (const n of [1, 2, 3]) await failOnce(n, 'failed')
+      expect(await failOnce(4, 'failed', {}, { decision: 1 })).toMatchObject({ type: 'JobEnded' })
+    })
+    test('does not count jobs that were stopped or lost their watcher', async () => {
+      for (const n of [1, 2, 3, 4]) await failOnce(n, n % 2 === 0 ? 'stopped' : 'orphaned')
+      expect(await failOnce(5, 'failed')).toMatchObject({ type: 'JobEnded' })
+    })
+    test('counts failures of this run alone', async () => {
+      for (const n of [1, 2, 3]) await failOnce(n, 'failed')
+      const other = watch({}, 'run-2')
+      await submissions(4)
+      committed = true
+      cluster.end(4, 'done')
+      expect(await other.result).toBe(4)
+    })
+    test('counts a job that stood still and had to be stopped, so a job that hangs parks after three times', async () => {
+      const hanging = { placement: { ...Placement.parse({}), noProgressSeconds: 0.1 } }
+      for (const n of [1, 2, 3]) {
+        expect(await failureOf(watch(hanging).result)).toMatchObject({ type: 'JobEnded' })
+        expect(cluster.stopped).toContain(attempt(n).path)
+      }
+      expect(await failureOf(watch(hanging).result)).toMatchObject({ type: 'NeedsAttention', nonRetryable: true })
+      expect(cluster.submitted).toHaveLength(3)
+    })
+    test('is not touched where the machine cannot start anything: that parks at once', async () => {
+      deps.runners.local.submit = () => Promise.reject(new JobNotStarted('local: cannot start python'))
+      expect(await failureOf(watch().result)).toMatchObject({ type: 'NeedsAttention', nonRetryable: true, message: 'train: local: cannot start python' })
+    })
+  })
+
+  describe('a cancelled activity', () => {
+    const cancelled = async (details: ConstructorParameters<typeof ActivityCancellationDetails>[0]) => {
+      const { env, result } = watch()
+      await submissions(1)
+      env.cancel('CANCELLED', new ActivityCancellationDetails(details))
+      await expect(result).rejects.toThrow()
+    }
+    test.each([{ cancelRequested: true }, { paused: true }])('%j stops the job', async (details) => {
+      await cancelled(details)
+      expect(cluster.stopped).toEqual([attempt(1).path])
+      expect(await askers(attempt(1))).toEqual([])
+    })
+    test.each([{ workerShutdown: true }, { timedOut: true }, { notFound: true }, { reset: true }])('%j leaves the job running', async (details) => {
+      await cancelled(details)
+      expect(cluster.stopped).toEqual([])
+      expect(cluster.jobs.get(attempt(1).path)?.state).toBe('running')
+      expect(await askers(attempt(1))).toHaveLength(1)
+    })
+  })
+
+  describe('two runs that ask for the same work', () => {
+    test('share one job, and both get it', async () => {
+      const [one, two] = [watch({}, 'run-1'), watch({}, 'run-2')]
+      await vi.waitFor(async () => expect(await askers(attempt(1))).toHaveLength(2), { timeout: 10_000 })
+      // both may submit at once: a job's first act is to claim its start, so that it runs once
+      await vi.waitFor(() => expect(cluster.jobs.get(attempt(1).path)?.state).toBe('running'), { timeout: 10_000 })
+      await vi.waitFor(() => expect(one.heartbeats.length * two.heartbeats.length).toBeGreaterThan(0), { timeout: 10_000 })
+      committed = true
+      cluster.end(1, 'done')
+      expect(cluster.jobs.size).toBe(1)
+      expect(await Promise.all([one.result, two.result])).toEqual([1, 1])
+      expect(await claimsOf(deps.store, fingerprint, 0)).toHaveLength(1)
+    })
+    test('when one is cancelled the job lives on, when the last is too it is stopped', async () => {
+      const one = watch({}, 'run-1')
+      await submissions(1)
+      const two = watch({}, 'run-2')
+      await vi.waitFor(async () => expect(await askers(attempt(1))).toHaveLength(2), { timeout: 10_000 })
+      one.env.cancel()
+      await expect(one.result).rejects.toThrow()
+      expect(cluster.stopped).toEqual([])
+      two.env.cancel()
+      await expect(two.result).rejects.toThrow()
+      expect(cluster.stopped).toEqual([attempt(1).path])
+    })
+  })
+
+  describe('the clean-up after a stage was left', () => {
+    const cleanUp = (run: string, key = 'stage-1/round-1/train') => activityOf(run).run(ensureStopped(deps), { key, fingerprint: null })
+    const detached = async (run: string) => {
+      const { env, result } = watch({}, run)
+      await vi.waitFor(async () => expect(await askers(attempt(1))).toContain(askerOf('cpt/x', run, 'stage-1/round-1/train')), { timeout: 10_000 })
+      await submissions(1)
+      env.cancel('WORKER_SHUTDOWN', new ActivityCancellationDetails({ workerShutdown: true }))
+      await expect(result).rejects.toThrow()
+    }
+    test('ends a job whose watcher died', async () => {
+      await detached('run-1')
+      expect(await cleanUp('run-1')).toEqual({ stopped: 1 })
+      expect(cluster.stopped).toEqual([attempt(1).path])
+      expect(await cleanUp('run-1')).toEqual({ stopped: 0 })
+    })
+    test('leaves a job that another run asks for, and lines that never had one', async () => {
+      await detached('run-1')
+      await detached('run-2')
+      expect(await cleanUp('run-1', 'another/line')).toEqual({ stopped: 0 })
+      expect(await cleanUp('run-1')).toEqual({ stopped: 0 })
+      expect(await cleanUp('run-2')).toEqual({ stopped: 1 })
+    })
+  })
+})
