@@ -6,6 +6,7 @@ import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -56,9 +57,8 @@ def run(job: Job) -> None:
     items = usable(read_items(job.store.file(task.items)), task.kind)
     examples, asked = choose(items, task.shots, task.limit, request.seed)
     if not asked:
-        raise BadRequest(
-            f"evaluate-benchmark: {task.name} has {len(items)} usable items, {task.shots} shots leave none"
-        )
+        found = f"{len(items)} usable items"
+        raise BadRequest(f"evaluate-benchmark: {task.shots} shots leave none of the {found} of {task.name} to ask")
     per_item, value = _evaluate(job, request, examples, asked)
     ids = sorted(per_item)
     scores = np.array([per_item[i][0] for i in ids], dtype=np.float64)
@@ -122,8 +122,6 @@ def _evaluate(
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}
     os.environ |= {**offline, "TQDM_DISABLE": "1", "TOKENIZERS_PARALLELISM": "false"}
     import torch  # noqa: PLC0415
-
-    # the harness imports TensorFlow-era dependencies of its other models only by name: these two are what it needs
     from lm_eval.evaluator import evaluate  # noqa: PLC0415
     from lm_eval.models.huggingface import HFLM  # noqa: PLC0415
     from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast  # noqa: PLC0415
@@ -132,7 +130,7 @@ def _evaluate(
 
     torch.set_num_threads(job.threads)
     torch.manual_seed(request.seed)
-    logging.getLogger("lm_eval").setLevel(logging.WARNING)
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
     folder = job.store.folder(request.model)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer: Any = PreTrainedTokenizerFast.from_pretrained(folder)
@@ -146,7 +144,9 @@ def _evaluate(
             f"question in the model's {window} positions"
         )
 
-    class BeatingLM(HFLM):
+    base: Any = HFLM
+
+    class BeatingLM(base):
         """Says after every batch that it lives, which is also where the job is stopped."""
 
         def _model_call(self, inps: Any, *args: Any, **kwargs: Any) -> Any:
@@ -160,18 +160,20 @@ def _evaluate(
     batch = max(1, job.placement["batchTokens"] // window)
     lm = BeatingLM(pretrained=model.to(device).eval(), tokenizer=tokenizer, batch_size=batch, max_length=window)
 
+    def count(text: str) -> int:
+        return len(tokenizer.encode(text, add_special_tokens=False))
+
     def pieces(text: str) -> list[str]:
-        return cut_text(text, window // 2, lambda t: len(tokenizer.encode(t, add_special_tokens=False)))
+        return cut_text(text, window // 2, count)
 
     kind = request.task.kind
     task = LocalTask(request.task.name, kind, asked, examples, request.task.max_generated_tokens, pieces)
-    results: Any = evaluate(
-        lm, {"tasks": {request.task.name: task}, "groups": {}}, bootstrap_iters=0, log_samples=False
-    )
+    tasks: Any = {"tasks": {request.task.name: task}, "groups": {}}
+    results: Any = evaluate(lm, tasks, bootstrap_iters=0, log_samples=False)
     return task.per_item, float(results["results"][request.task.name][f"{METRICS[kind]},none"])
 
 
-def cut_text(text: str, most: int, count: Any) -> list[str]:
+def cut_text(text: str, most: int, count: Callable[[str], int]) -> list[str]:
     """Parts of a text with at most `most` tokens each, cut at line ends where lines are short enough."""
     parts: list[str] = [""]
     for line in text.splitlines(keepends=True):
