@@ -156,6 +156,8 @@ def _train(  # noqa: PLR0917
     def save() -> None:
         nonlocal unsaved_seconds
         started = time.monotonic()
+        if not state.is_finite():
+            raise Diverged(f"train: weights are not finite after step {state.step}, nothing is saved")
         state.train_seconds += started - unsaved_seconds
         record = chain.save(state.step, state.tokens, state.to_record(request.plan.sha256), state.write)
         state.committed(record)

@@ -32,6 +32,10 @@ class TrainState:
     numerics: list[Json] = field(default_factory=list[Json])
     train_seconds: float = 0.0
 
+    def is_finite(self) -> bool:
+        """Whether every weight is a number: an update can overflow after a loss that was fine."""
+        return all(bool(p.isfinite().all()) for p in self.model.parameters())
+
     def to_record(self, plan_sha256: str) -> Json:
         """The part of a checkpoint's state that is JSON."""
         return {

@@ -207,6 +207,18 @@ def test_shards_are_read_in_the_order_of_the_manifest_not_of_their_names(workben
     assert ids == [d.id for d in sorted(docs, key=lambda d: d.nll)]
 
 
+def test_a_stratum_at_ratio_zero_is_planned_with_nothing(workbench: Workbench) -> None:
+    pool = make_pool(workbench, make_docs("en", "web", 30, "Others"), shards=1)
+    strata = [
+        stratum("en", "web", 1.0, "Others"),
+        stratum("en", "web", 0.0, "Law and Policy"),
+        stratum("zh", "qa", 0.0),
+    ]
+    result = workbench.run("sample-mixture", plan_request(workbench, [pool], strata, 256))
+    assert [(s["tokens"], s["docs"]) for s in result["strata"][1:]] == [(0, 0), (0, 0)]
+    assert {r["stratum"] for r in pieces(workbench, result["plan"])} == {0}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

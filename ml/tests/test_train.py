@@ -142,9 +142,15 @@ def test_two_phases_continue_as_one(workbench: Workbench) -> None:
     assert losses["keep"][1:] != losses["reset"][1:]
 
 
-def test_a_loss_that_is_not_finite_stops_before_anything_bad_is_saved(workbench: Workbench) -> None:
-    request = train_request(workbench, make_plan(workbench, BUDGET), BUDGET, schedule={"peakLr": 1e38, "minLr": 0.0})
-    with pytest.raises(Diverged, match=r"loss .* at step \d+ .* learning rate"):
+@pytest.mark.parametrize(
+    ("lr", "message"), [(1e20, r"loss .* at step \d+ .* learning rate"), (1e39, "weights are not finite after step 1")]
+)
+def test_a_phase_that_diverges_stops_before_anything_bad_is_saved(
+    workbench: Workbench, lr: float, message: str
+) -> None:
+    schedule = {"shape": "constant", "peakLr": lr, "minLr": 0.0, "warmupTokens": 0}
+    request = train_request(workbench, make_plan(workbench, BUDGET), BUDGET, schedule=schedule)
+    with pytest.raises(Diverged, match=message):
         workbench.run("train", request, checkpointEverySteps=1)
     for path in (workbench.folder / "store" / "data").rglob("*-checkpoints/*/model.safetensors"):
         assert all(t.isfinite().all() for t in read_weights(path.parent).values())
