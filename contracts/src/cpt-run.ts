@@ -193,6 +193,8 @@ export interface Decision {
 }
 export interface RunProgress {
   status: 'running' | 'parked' | 'paused' | 'done' | 'failed'
+  /** Holds back whatever would begin next; stands beside `parked`, which is about what failed. */
+  paused: boolean
   current: string
   stages: StageLine[]
   parked: Parked[]

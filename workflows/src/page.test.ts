@@ -5,7 +5,7 @@ import { pageText } from './page.ts'
 
 const line = (over: Partial<StageLine>): StageLine => ({ key: 'ingest', stage: 'ingest', state: 'done', fingerprint: 'f', startedAtMs: 0, seconds: 1.25, jobSeconds: 1, attempts: 1, note: 'fine', ...over })
 const parked = (over: Partial<Parked> = {}): Parked => ({ stage: 'stage-1/round-1/train', park: 2, type: 'LossNotFinite', message: 'loss is NaN', cause: 'too high', suggest: 'retry lower', actions: ['retry', 'abort'], logTail: ['last words'], sinceMs: 0, ...over })
-const state = (over: Partial<RunProgress>): RunProgress => ({ status: 'running', current: 'ingest', stages: [], parked: [], decisions: [], recoveries: 0, live: null, ...over })
+const state = (over: Partial<RunProgress>): RunProgress => ({ status: 'running', paused: false, current: 'ingest', stages: [], parked: [], decisions: [], recoveries: 0, live: null, ...over })
 
 /** Cells of a row of a GitHub table: an odd number of backslashes before a pipe escapes it. */
 const cells = (row: string): number => [...row.matchAll(/(\\*)\|/g)].filter(([, slashes]) => slashes!.length % 2 === 0).length - 1

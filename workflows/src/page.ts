@@ -6,7 +6,7 @@ export const pageText = (state: RunProgress, workflowId: string, extra: readonly
   const done = state.stages.filter((s) => s.state === 'done' || s.state === 'reused' || s.state === 'skipped')
   return [
     ...state.parked.flatMap((p) => parkedText(p, workflowId)),
-    `**${headline(state)}** · ${done.length} stages done · ${state.recoveries} recoveries`,
+    `**${headline(state)}** · ${done.length} stages done · ${state.recoveries} recoveries${state.paused && state.status === 'parked' ? ' · paused: nothing new begins until the update `resume`' : ''}`,
     ...running.map((s) => `- \`${s.key}\` ${liveText(state.live?.key === s.key ? state.live : null)}`),
     ...extra,
     '',
@@ -46,7 +46,7 @@ const parkedText = (p: Parked, workflowId: string): string[] => {
     `Likely cause: ${p.cause}`,
     `Suggested: ${p.suggest}.`,
     '',
-    `Press **Send an Update** on this page, choose \`resolveFailure\`, and paste (action is one of ${p.actions.join(', ')}):`,
+    `Open **More Actions** above, press **Send an Update**, choose \`resolveFailure\`, and paste (action is one of ${p.actions.join(', ')}):`,
     '```json',
     JSON.stringify(answer, null, 2),
     '```',

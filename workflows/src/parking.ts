@@ -54,17 +54,23 @@ export const openParking = (state: RunProgress, changed: () => void): Parking =>
       const park = state.decisions.filter((d) => d.stage === what.stage).length + 1
       state.parked.push({ ...what, park, sinceMs: Date.now() })
       patchable.set(what.stage, schema)
-      state.status = 'parked'
+      settle(state)
       changed()
       await condition(() => decisionOn(state, what.stage, park) !== undefined)
       state.parked = state.parked.filter((p) => p.stage !== what.stage)
-      state.status = state.parked.length > 0 ? 'parked' : 'running'
+      settle(state)
       changed()
       const decision = decisionOn(state, what.stage, park)
       if (decision === undefined) throw new TypeError(`parking: the decision on ${what.stage} vanished`)
       return decision
     },
   }
+}
+
+/** The one word for how a run stands, until it has ended: a park needs a person even while the run is paused. */
+export const settle = (state: RunProgress): void => {
+  if (state.status === 'done' || state.status === 'failed') return
+  state.status = state.parked.length > 0 ? 'parked' : state.paused ? 'paused' : 'running'
 }
 
 const decisionOn = (state: RunProgress, stage: string, park: number): Decision | undefined => state.decisions.find((d) => d.stage === stage && d.park === park)

@@ -10,7 +10,7 @@ import { z } from 'zod'
 import { clusterJob, light } from './activity-options.ts'
 import { liveProgressSignal, pauseUpdate, progressQuery, resumeUpdate } from './messages.ts'
 import { pageText } from './page.ts'
-import { openParking } from './parking.ts'
+import { openParking, settle } from './parking.ts'
 
 const keyword = (name: string) => defineSearchAttributeKey(name, SearchAttributeType.KEYWORD)
 const attributes = {
@@ -46,7 +46,7 @@ export interface Run {
 /** Opens the run page: handlers first, so that no message is lost, then the one wrapper around every stage. */
 export const openRun = (kind: string): Run => {
   const { workflowId } = workflowInfo()
-  const progress: RunProgress = { status: 'running', current: '', stages: [], parked: [], decisions: [], recoveries: 0, live: null }
+  const progress: RunProgress = { status: 'running', paused: false, current: '', stages: [], parked: [], decisions: [], recoveries: 0, live: null }
   const extra: string[] = []
   const control = proxyActivities<ControlActivities>(light)
   const decisionsKept: Run['decisionsKept'] = []
@@ -55,7 +55,8 @@ export const openRun = (kind: string): Run => {
     const pairs: SearchAttributeUpdatePair[] = [
       { key: attributes.status, value: progress.status },
       { key: attributes.recoveries, value: progress.recoveries },
-      ...(progress.current === '' ? [] : [{ key: attributes.stage, value: progress.current }]),
+      // other lines may go on beside a parked one, which is what a list of parked runs is about
+      ...[progress.parked[0]?.stage ?? progress.current].filter((stage) => stage !== '').map((value) => ({ key: attributes.stage, value })),
     ]
     upsertSearchAttributes(pairs)
   }
@@ -67,12 +68,14 @@ export const openRun = (kind: string): Run => {
     setCurrentDetails(pageText(progress, workflowId, extra))
   })
   setHandler(pauseUpdate, (by) => {
-    progress.status = 'paused'
+    progress.paused = true
+    settle(progress)
     changed()
     return `paused${by?.by === undefined ? '' : ` by ${by.by}`}: what runs goes on to its commit, nothing new begins`
   }, { description: 'Pause: running stages finish and commit, nothing new begins. Example: {"by": "ann"}' })
   setHandler(resumeUpdate, () => {
-    if (progress.status === 'paused') progress.status = progress.parked.length > 0 ? 'parked' : 'running'
+    progress.paused = false
+    settle(progress)
     changed()
     return 'resumed'
   }, { description: 'Go on after a pause. Example: {}' })
@@ -81,7 +84,7 @@ export const openRun = (kind: string): Run => {
   const line = async <K extends StageKey>(key: string, name: K, request: RequestOf<K>, options: StageOptions<K>, skippable: boolean): Promise<ResultOf<K> | null> => {
     let call: { request: unknown; placement: PlacementInput | undefined; reason?: string } = { request, placement: options.placement }
     for (let decision = 0; ; decision++) {
-      await condition(() => progress.status !== 'paused')
+      await condition(() => !progress.paused)
       const entry = begin(progress, key, stages[name].name)
       changed()
       try {
@@ -99,7 +102,7 @@ export const openRun = (kind: string): Run => {
         const failure = failureOf(e)
         entry.state = 'parked'
         Object.assign(entry, { note: failure.message })
-        const answer = await parking.park({ stage: key, type: failure.type, message: failure.message, ...explain(failure.type), actions: skippable ? ['retry', 'skip', 'abort'] : ['retry', 'abort'], logTail: failure.logTail }, patchSchema(stages[name].request, request))
+        const answer = await parking.park({ stage: key, type: failure.type, message: failure.message, ...explain(failure.type), actions: skippable ? ['retry', 'skip', 'abort'] : ['retry', 'abort'], logTail: failure.logTail }, patchSchema(stages[name].request, call.request))
         if (answer.action === 'skip') {
           entry.state = 'skipped'
           changed()

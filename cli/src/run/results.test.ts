@@ -11,7 +11,7 @@ afterEach(() => rmSync(store, { recursive: true, force: true }))
 
 const fingerprint = 'ab'.repeat(32)
 const line: StageLine = { key: 'compare/gsm8k', stage: 'compare-benchmark', state: 'done', fingerprint, startedAtMs: 0, seconds: 2, jobSeconds: 1.5, attempts: 1, note: '' }
-const progress = (stages: StageLine[]): RunProgress => ({ status: 'done', current: '', stages, parked: [], decisions: [], recoveries: 0, live: null })
+const progress = (stages: StageLine[]): RunProgress => ({ status: 'done', paused: false, current: '', stages, parked: [], decisions: [], recoveries: 0, live: null })
 
 test('the change of loss carries its sign and standard error', () => {
   const result: CptRunResult = { verdict: 'pass', model: null, report: '', tokens: 1, change: [{ group: 'zh', nllBefore: 5.76, nllAfter: 5.36, deltaNll: -0.4, seNll: 0.012 }] }

@@ -32,7 +32,7 @@ const tellNews = (sight: Sight, told: Set<string>, on: Screen, parked: (p: RunPr
   }
   const running = live.length > 0 ? live.map(liveWords) : progress.stages.filter((s) => s.state === 'running').map((s) => s.key)
   const waiting = progress.parked.length > 0 ? [`${progress.parked.length} waiting for a decision`] : []
-  on.status([...(progress.status === 'paused' ? ['paused'] : []), ...running, ...waiting].join('  |  ') || progress.current)
+  on.status([...(progress.paused ? ['paused'] : []), ...running, ...waiting].join('  |  ') || progress.current)
 }
 
 /** Follows a run until it ends or `cancel` is aborted; a server or worker that is away is waited for. */
