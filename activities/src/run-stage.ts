@@ -36,6 +36,8 @@ export const runStage =
       let attempts = 0
       for (const [range, indices] of ranges.entries()) {
         const units = indices === null ? null : (work ?? []).filter((u) => indices.includes(u.index))
+        // another request may have committed these units already: a job would start only to find nothing to do
+        if (units !== null && (await pendingOf(deps, units)).length === 0) continue
         attempts += await watchRange(deps, {
           stage, fingerprint, range, request, placement, key: call.key, decision: call.decision,
           parents: parentsOf(request),
