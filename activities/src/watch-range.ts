@@ -225,7 +225,8 @@ interface Pace {
 
 /** Seconds until `total` at the pace seen so far; null before there is one. */
 const etaSeconds = (beat: Beat, pace: Pace): number | null => {
-  if (pace.first?.phase !== beat.phase) pace.first = { phase: beat.phase, done: beat.done, at: performance.now() }
+  // each shard counts from zero again
+  if (pace.first?.phase !== beat.phase || beat.done < pace.first.done) pace.first = { phase: beat.phase, done: beat.done, at: performance.now() }
   const seconds = (performance.now() - pace.first.at) / 1000
   const done = beat.done - pace.first.done
   // the first seconds of a phase say little about its pace

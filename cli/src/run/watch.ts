@@ -40,11 +40,12 @@ export const watch = async (session: Session, workflowId: string, named: string,
   const told = new Set<string>()
   let heardMs = performance.now()
   const page = runPage(session, workflowId)
+  const left = aborted(cancel)
   try {
     while (!cancel.aborted) {
       try {
         // a server that is away may leave the question hanging, and Ctrl-C is to work all the same
-        const sight = await Promise.race([look(session, workflowId), aborted(cancel)])
+        const sight = await Promise.race([look(session, workflowId), left])
         if (sight === undefined) break
         tellNews(sight, told, on, (p) => parkedWords(p, named, page))
         if (!open.includes(sight.status)) return { how: sight.status === 'COMPLETED' ? 'completed' : 'failed', status: sight.status, progress: sight.progress }
