@@ -76,6 +76,8 @@ export const jobRunnerCases = (name: string, open: () => Promise<RunnerBench>): 
       await Promise.all([bench.runner.submit(job, request), bench.successor().submit(job, request)])
       await reach(job, isRunning)
       await vi.waitFor(async () => expect(await bench.processes(job)).toHaveLength(1), { timeout: 30_000 })
+      // a job that ends later is on record: so is whatever the loser's end would have brought
+      await reach(await start('die'), hasEnded)
       expect(await bench.timesRun(job)).toBe(1)
       expect((await bench.runner.look(job)).state).toBe('running')
     })
@@ -108,8 +110,11 @@ export const jobRunnerCases = (name: string, open: () => Promise<RunnerBench>): 
       const job = await start('family')
       await vi.waitFor(async () => expect((await bench.processes(job)).length).toBe(2), { timeout: 30_000 })
       await reach(job, isRunning)
-      await bench.runner.stop(job, 2_000)
+      const before = performance.now()
+      await bench.runner.stop(job, 30_000)
       expect(await bench.processes(job)).toEqual([])
+      // what was started got the signal too, and was not killed when the grace was over
+      expect(performance.now() - before).toBeLessThan(25_000)
     })
 
     test('makes a job leave that does not listen', async () => {

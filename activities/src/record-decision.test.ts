@@ -1,0 +1,36 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import type { DecisionRecord } from '@cpt/contracts/activities'
+import { MockActivityEnvironment } from '@temporalio/testing'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { localDiskStore } from './artifact-store/local-disk.ts'
+import { recordDecision } from './record-decision.ts'
+
+let root = ''
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'cpt-decisions-'))
+})
+afterEach(() => rm(root, { recursive: true }))
+
+const decide = (key: string, output: unknown, runId = 'run-1') => {
+  const record: DecisionRecord<unknown> = { run: 'cpt/x', key, kind: 'reweight', inputs: { alpha: 0.5 }, output }
+  return new MockActivityEnvironment({ workflowExecution: { workflowId: 'cpt/x', runId } }).run(recordDecision({ store: localDiskStore({ store: root }) }), record)
+}
+
+test('the first decision holds: a changed formula gets back what was decided', async () => {
+  const first = await decide('stage-1/round-1/reweight', { zh: 0.2 })
+  expect(first.output).toEqual({ zh: 0.2 })
+  expect(await decide('stage-1/round-1/reweight', { zh: 0.9 })).toEqual(first)
+})
+
+test('another key and another run of the same id decide for themselves', async () => {
+  await decide('stage-1/round-1/reweight', 1)
+  expect((await decide('stage-1/round-2/reweight', 2)).output).toBe(2)
+  expect((await decide('stage-1/round-1/reweight', 3, 'run-2')).output).toBe(3)
+})
+
+test('a decision is kept with its inputs', async () => {
+  const { uri } = await decide('gate', 'pass')
+  expect(JSON.parse(Buffer.from((await localDiskStore({ store: root }).get(uri)) ?? '').toString('utf8'))).toEqual({ run: 'cpt/x', key: 'gate', kind: 'reweight', inputs: { alpha: 0.5 }, output: 'pass' })
+})
