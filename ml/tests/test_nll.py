@@ -68,6 +68,30 @@ def test_a_documents_score_does_not_depend_on_its_company(model: Any) -> None:
     assert together == document_nll(model, docs, 16, 16, 1000, 10_000)
 
 
+def test_the_number_of_threads_changes_nothing(model: Any) -> None:
+    docs = documents(*range(2, 40))
+    threads = torch.get_num_threads()
+    found: list[list[tuple[float, int]]] = []
+    for n in (1, 2, 3):
+        torch.set_num_threads(n)
+        found.append(document_nll(model, docs, 16, 16, 1000, 64))
+        assert torch.get_num_threads() == n
+    torch.set_num_threads(threads)
+    assert found[0] == found[1] == found[2]
+
+
+def test_a_beat_that_says_stop_is_heard_after_the_batch(model: Any) -> None:
+    def stop(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    torch_threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    with pytest.raises(KeyboardInterrupt):
+        document_nll(model, documents(*range(2, 40)), 16, 16, 1000, 64, beat=stop)
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(torch_threads)
+
+
 def test_a_document_is_cut_to_its_maximum(model: Any) -> None:
     docs = documents(40)
     cut = document_nll(model, docs, 64, 64, 10, 100)
