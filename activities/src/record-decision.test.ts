@@ -7,6 +7,8 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { localDiskStore } from './artifact-store/local-disk.ts'
 import { recordDecision } from './record-decision.ts'
 
+type Kept = { output: unknown; uri: string }
+
 let root = ''
 beforeEach(async () => {
   root = await mkdtemp(join(tmpdir(), 'cpt-decisions-'))
@@ -15,7 +17,7 @@ afterEach(() => rm(root, { recursive: true }))
 
 const decide = (key: string, output: unknown, runId = 'run-1') => {
   const record: DecisionRecord<unknown> = { run: 'cpt/x', key, kind: 'reweight', inputs: { alpha: 0.5 }, output }
-  return new MockActivityEnvironment({ workflowExecution: { workflowId: 'cpt/x', runId } }).run(recordDecision({ store: localDiskStore({ store: root }) }), record)
+  return new MockActivityEnvironment({ workflowExecution: { workflowId: 'cpt/x', runId } }).run<[DecisionRecord<unknown>], Kept, (record: DecisionRecord<unknown>) => Promise<Kept>>(recordDecision({ store: localDiskStore({ store: root }) }), record)
 }
 
 test('the first decision holds: a changed formula gets back what was decided', async () => {
