@@ -47,3 +47,9 @@ test('a greater harm never gets a better verdict', () => {
     }),
   )
 })
+
+test('what nobody measured is undecided, however good the rest', () => {
+  const { verdict, checks } = judgeGate([harm(-3, 0.125)], { z: 2 }, ['retention'])
+  expect(verdict).toBe('undecided')
+  expect(checks.find((c) => c.name === 'retention')).toMatchObject({ verdict: 'undecided', note: expect.stringContaining('not measured') as string })
+})
