@@ -6,7 +6,7 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { CptRunResult } from '@cpt/contracts/cpt-run'
 import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
 import { attributesOf, lineOf, pageOf, progressOf, resultOf, startRun } from '../harness/runs.ts'
-import { claimsIn, debrisIn, jobsIn } from '../harness/store.ts'
+import { claimsIn, jobsIn, nothingLeft } from '../harness/store.ts'
 import { startSystem, type System } from '../harness/system.ts'
 
 const execute = promisify(execFile)
@@ -29,16 +29,11 @@ afterAll(async () => {
   await corpus.remove()
 })
 
-const expectNothingLeft = async (): Promise<void> => {
-  expect((await jobsIn(system.storeDir)).filter((j) => j.isRunning || j.end === null)).toEqual([])
-  expect(await debrisIn(system.storeDir)).toEqual([])
-}
-
 let first: CptRunResult
 
 test('two runs that ask for the same at the same moment share every job, and both end with the model', async () => {
-  // the name is no part of any stage's identity: two people, one work
-  const runs = await Promise.all([startRun(system, 'ann', smallRun({ name: 'ann' })), startRun(system, 'bob', smallRun({ name: 'bob' }))])
+  // who asks is no part of any stage's identity: two people, one work
+  const runs = await Promise.all([startRun(system, 'ann', smallRun()), startRun(system, 'bob', smallRun())])
   const [ann, bob] = await Promise.all(runs.map((run) => resultOf(run, 600)))
   first = ann!
 
@@ -52,7 +47,7 @@ test('two runs that ask for the same at the same moment share every job, and bot
   const jobs = await jobsIn(system.storeDir)
   expect(jobs.length).toBe(claims.length)
   expect(jobs.map((j) => j.end?.endClass)).toEqual(jobs.map(() => 'done'))
-  await expectNothingLeft()
+  await nothingLeft(system.storeDir)
 
   for (const run of runs) {
     const progress = await progressOf(run)
@@ -102,7 +97,7 @@ test('the report is one file that loads nothing from outside', async () => {
 test('a later run of the same input starts no job at all', async () => {
   const before = await claimsIn(system.storeDir)
   const startedMs = performance.now()
-  const run = await startRun(system, 'again', smallRun({ name: 'again' }))
+  const run = await startRun(system, 'again', smallRun())
   const result = await resultOf(run)
   expect((performance.now() - startedMs) / 1000).toBeLessThan(60)
   expect({ ...result, report: '' }).toEqual({ ...first, report: '' })
@@ -114,7 +109,7 @@ test('a later run of the same input starts no job at all', async () => {
 
 test('one changed setting repeats only what stands on it', async () => {
   const before = await claimsIn(system.storeDir)
-  const run = await startRun(system, 'other-seed', smallRun({ name: 'other', gate: { retentionToleranceNats: 4, minGainNats: 0, benchmarkMargin: 1, z: 0 }, training: { ...smallRun().training, decayTokens: 2 * 4096 } }))
+  const run = await startRun(system, 'other-decay', smallRun({ training: { ...smallRun().training, decayTokens: 2 * 4096 } }))
   await resultOf(run)
   const anew = (await claimsIn(system.storeDir)).length - before.length
   const progress = await progressOf(run)
@@ -122,5 +117,5 @@ test('one changed setting repeats only what stands on it', async () => {
   expect(computed).not.toContain('tokenize')
   expect(computed).toEqual(expect.arrayContaining(['stage-2/round-1/train', 'export-model']))
   expect(anew).toBe(computed.length)
-  await expectNothingLeft()
+  await nothingLeft(system.storeDir)
 })

@@ -35,14 +35,14 @@ export const parkOf = (run: RunHandle, stage: string, park = 1, deadlineSeconds 
     return state?.parked.find((p) => p.park === park) ?? null
   }, deadlineSeconds)
 
-/** The line of a stage, once it is in a given state. */
-export const stageIs = (run: RunHandle, key: string, state: StageLine['state'], deadlineSeconds = 120): Promise<StageLine> =>
+/** The line of a stage, once it is in a given state; done is done, whether by this run or by an earlier one. */
+export const stageIs = (run: RunHandle, key: string, state: 'running' | 'done' | 'skipped', deadlineSeconds = 120): Promise<StageLine> =>
   until(`${run.workflowId}: ${key} is ${state}`, async () => {
     const progress = await progressIfAnswered(run)
     const parked = progress?.parked[0]
-    if (state !== 'parked' && parked !== undefined) throw new Error(`${run.workflowId} parked at ${parked.stage}: ${parked.type}: ${parked.message}\n${parked.logTail.join('\n')}`)
+    if (parked !== undefined) throw new Error(`${run.workflowId} parked at ${parked.stage}: ${parked.type}: ${parked.message}\n${parked.logTail.join('\n')}`)
     const line = progress === null ? undefined : lineOf(progress, key)
-    return line?.state === state ? line : null
+    return line?.state === state || (state === 'done' && line?.state === 'reused') ? line : null
   }, deadlineSeconds)
 
 /** A query is refused while no worker polls or the server is away: not yet, rather than wrong. */

@@ -5,6 +5,7 @@ import { Claim } from '@cpt/activities/claims'
 import { isAlive, Started } from '@cpt/activities/job-runner/process'
 import { CheckpointRecord, type CommitRecord } from '@cpt/contracts/artifact'
 import { Beat, EndRecord } from '@cpt/contracts/job'
+import { until } from './until.ts'
 
 const storeAt = (storeDir: string) => localDiskStore({ store: storeDir })
 const readJson = async (storeDir: string, key: string): Promise<unknown> => JSON.parse(await readFile(join(storeDir, key), 'utf8')) as unknown
@@ -57,8 +58,15 @@ export const jobsIn = async (storeDir: string): Promise<JobEntry[]> => {
   }))
 }
 
+/** Waits for the last processes to leave (a job's commit comes before its exit), then expects no trace of unfinished work. */
+export const nothingLeft = async (storeDir: string): Promise<void> => {
+  await until('every job to be over', async () => (await jobsIn(storeDir)).every((j) => !j.isRunning && j.end !== null), 30)
+  const debris = await debrisIn(storeDir)
+  if (debris.length > 0) throw new Error(`left behind in the store: ${debris.join(', ')}`)
+}
+
 /** Files that a crash would leave behind. */
-export const debrisIn = async (storeDir: string): Promise<string[]> =>
+const debrisIn = async (storeDir: string): Promise<string[]> =>
   (await readdir(storeDir, { recursive: true })).filter((name) => name.split('/').at(-1)?.startsWith('.tmp-') === true)
 
 /** Removes every trace of the given stages from a store, as if they had never been asked for. */
