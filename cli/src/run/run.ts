@@ -16,6 +16,8 @@ export const startRun = async (session: Session, workflowId: string, input: CptR
       workflowId,
       taskQueue: session.taskQueue,
       args: [input],
+      staticSummary: input.name ?? 'cptRun',
+      ...(input.description === undefined ? {} : { staticDetails: input.description }),
       workflowIdConflictPolicy: onConflict === 'attach' ? 'USE_EXISTING' : 'FAIL',
       workflowIdReusePolicy: 'ALLOW_DUPLICATE',
     })
