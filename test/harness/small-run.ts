@@ -41,7 +41,7 @@ export const smallRun = (over: CptRunInput = {}): CptRunInput => ({
     { name: 'stage-1', rounds: 2, tokens: 16 * globalBatchTokens, order: 'perplexity', mixture: { languages: { zh: 0.4, en: 0.6 } }, reweight: true },
     { name: 'stage-2', rounds: 1, tokens: 4 * globalBatchTokens, order: 'random', mixture: { languages: { zh: 0.1, en: 0.7, synthetic: 0.2 } } },
   ],
-  training: { sequenceTokens, globalBatchTokens, warmupTokens: 2 * globalBatchTokens, decayTokens: 4 * globalBatchTokens },
+  training: { sequenceTokens, globalBatchTokens, schedule: 'warmup-stable-decay', peakLr: 0.001, minLr: 0.0001, warmupTokens: 2 * globalBatchTokens, decayTokens: 4 * globalBatchTokens },
   evaluation: {
     windowTokens: 128,
     maxTokensPerDoc: 128,
