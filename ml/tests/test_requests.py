@@ -1,25 +1,34 @@
-"""The golden requests of the data stages, which contracts/ parses too."""
+"""The golden request of every stage, which contracts/ parses too."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 from conftest import fixture_request
 
 from cpt_ml.classify_topics import ClassifyTopicsRequest
+from cpt_ml.compare_benchmark import CompareBenchmarkRequest
+from cpt_ml.compare_perplexity import ComparePerplexityRequest
 from cpt_ml.contract import parse
 from cpt_ml.count_strata import CountStrataRequest
 from cpt_ml.decontaminate import DecontaminateRequest
 from cpt_ml.dedup import DedupRequest
 from cpt_ml.errors import BadRequest
+from cpt_ml.evaluate_benchmark import EvaluateBenchmarkRequest
+from cpt_ml.evaluate_perplexity import EvaluatePerplexityRequest
+from cpt_ml.export_model import ExportModelRequest
 from cpt_ml.filter import FilterRequest
 from cpt_ml.hold_out import HoldOutRequest
 from cpt_ml.ingest import IngestRequest
+from cpt_ml.sample_mixture import SampleMixtureRequest
 from cpt_ml.score_ppl import ScorePplRequest
 from cpt_ml.synthesize_qa import SynthesizeQaRequest
 from cpt_ml.tokenize import TokenizeRequest
+from cpt_ml.train import FromModel, TrainRequest
 from cpt_ml.train_topic_classifier import TrainTopicClassifierRequest
 
-REQUESTS = {
+REQUESTS: dict[str, type[Any]] = {
     "ingest": IngestRequest,
     "filter": FilterRequest,
     "dedup": DedupRequest,
@@ -31,11 +40,18 @@ REQUESTS = {
     "score-ppl": ScorePplRequest,
     "count-strata": CountStrataRequest,
     "synthesize-qa": SynthesizeQaRequest,
+    "sample-mixture": SampleMixtureRequest,
+    "train": TrainRequest,
+    "evaluate-perplexity": EvaluatePerplexityRequest,
+    "compare-perplexity": ComparePerplexityRequest,
+    "evaluate-benchmark": EvaluateBenchmarkRequest,
+    "compare-benchmark": CompareBenchmarkRequest,
+    "export-model": ExportModelRequest,
 }
 
 
 @pytest.mark.parametrize("stage", REQUESTS)
-def test_the_golden_request_of_each_data_stage_parses(stage: str) -> None:
+def test_the_golden_request_of_each_stage_parses(stage: str) -> None:
     assert isinstance(parse(REQUESTS[stage], fixture_request(stage)), REQUESTS[stage])
 
 
@@ -43,3 +59,11 @@ def test_the_golden_request_of_each_data_stage_parses(stage: str) -> None:
 def test_a_key_that_a_stage_does_not_know_is_refused_by_name(stage: str) -> None:
     with pytest.raises(BadRequest, match=r"request\.typo: unknown key"):
         parse(REQUESTS[stage], {**fixture_request(stage), "typo": 1})
+
+
+def test_a_phase_may_start_from_a_model_too() -> None:
+    request = fixture_request("train")
+    model = {"kind": "model", "model": request["start"]["checkpoint"]}
+    assert isinstance(parse(TrainRequest, {**request, "start": model}).start, FromModel)
+    with pytest.raises(BadRequest, match=r"request\.start"):
+        parse(TrainRequest, {**request, "start": {"kind": "nothing"}})
