@@ -20,7 +20,7 @@ const headline = (state: RunProgress): string => {
   switch (state.status) {
     case 'parked': return `Waiting for a person at ${state.parked.map((p) => p.stage).join(', ')}`
     case 'paused': return 'Paused; send the update `resume` to go on'
-    case 'running': return `Running ${state.current}`
+    case 'running': return state.current === '' ? 'Starting: the input is completed, its files are looked for' : `Running ${state.current}`
     case 'done': return 'Done'
     case 'failed': return 'Ended without a model'
   }

@@ -79,6 +79,8 @@ export const openRun = (kind: string): Run => {
     changed()
     return 'resumed'
   }, { description: 'Go on after a pause. Example: {}' })
+  // the UI asks once: whoever opens the page in the first second must not find it empty
+  setCurrentDetails(pageText(progress, workflowId, extra))
   upsertSearchAttributes([{ key: attributes.kind, value: kind }, { key: attributes.status, value: 'running' }, { key: attributes.backend, value: 'local' }])
 
   const line = async <K extends StageKey>(key: string, name: K, request: RequestOf<K>, options: StageOptions<K>, skippable: boolean): Promise<ResultOf<K> | null> => {
