@@ -55,7 +55,7 @@ export const cptRound = async (run: Run, resolved: ResolvedRun, setting: RoundSe
     band: { fromTokens: (round - 1) * roundTokens, toTokens: round * roundTokens, totalTokens: stage.rounds * roundTokens },
     previous: before.drawn,
     seed: spec.seed + round,
-  }, { placement: spec.placement.data, note: (r) => `${r.numPieces} pieces of ${r.numDocs} documents, at most ${r.maxOffShareTokens} tokens off share` })
+  }, { placement: spec.placement.data, note: (r) => `${r.numPieces} pieces of ${r.numDocs} documents, at most ${Math.ceil(r.maxOffShareTokens)} tokens off share` })
 
   const trained = await run.stage(at('train'), 'train', {
     start: before.start,

@@ -1,5 +1,8 @@
 import type { LiveProgress, Parked, RunProgress } from '@cpt/contracts/cpt-run'
 
+/** The UI draws table cells without any space between them; a plain space at a cell's end is not drawn. */
+const gap = '\u00a0\u00a0 '
+
 /** The run page's text: what runs, how far, and when something is parked what to press. Markdown, shown by the UI. */
 export const pageText = (state: RunProgress, workflowId: string, extra: readonly string[]): string => {
   const running = state.stages.filter((s) => s.state === 'running')
@@ -7,12 +10,14 @@ export const pageText = (state: RunProgress, workflowId: string, extra: readonly
   return [
     ...state.parked.flatMap((p) => parkedText(p, workflowId)),
     `**${headline(state)}** · ${done.length} stages done · ${state.recoveries} recoveries${state.paused && state.status === 'parked' ? ' · paused: nothing new begins until the update `resume`' : ''}`,
+    '',
     ...running.map((s) => `- \`${s.key}\` ${liveText(state.live?.key === s.key ? state.live : null)}`),
+    '',
     ...extra,
     '',
-    '| stage | state | seconds | result |',
-    '|---|---|---:|---|',
-    ...done.slice(-40).map((s) => `| \`${s.key}\` | ${s.state} | ${s.seconds.toFixed(1)} | ${plain(s.note)} |`),
+    '| stage | result | state | seconds |',
+    '|---|---|---|---:|',
+    ...done.slice(-40).map((s) => `| \`${s.key}\`${gap}| ${plain(s.note)}${gap}| ${s.state}${gap}| ${s.seconds.toFixed(1)} |`),
   ].join('\n')
 }
 
