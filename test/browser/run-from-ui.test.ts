@@ -85,7 +85,7 @@ test('the form starts a run, and its page tells what happens until the model is 
   await statusIs('Completed', runMs)
   const text = await detailsSay(/Done/)
   expect(text).toContain('Report: ')
-  expect(text).toMatch(/stage-1\/round-1\/train\s+done\s+[\d.]+\s+64 steps, 262144 tokens, loss/)
+  expect(text).toMatch(/stage-1\/round-1\/train\s+64 steps, 262144 tokens, loss [\d.]+\s+done\s+[\d.]+/)
   await picture('run-page')
   await tab('Timeline')
   await page.getByText('"verdict": "pass"').waitFor()

@@ -1,5 +1,3 @@
-import { writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { CptRunInput } from '@cpt/contracts/cpt-run'
 import { attributesOf, failureOf, lineOf, pageOf, parkOf, progressOf, refusal, resolve, resultOf, stageIs, startRun } from '../harness/runs.ts'
@@ -12,7 +10,6 @@ let corpus: Awaited<ReturnType<typeof makeSmallCorpus>>
 let system: System
 beforeAll(async () => {
   corpus = await makeSmallCorpus()
-  await writeFile(join(corpus.dir, 'broken-bench.jsonl'), '{"id": "1", "question": "Which?", "options": null, "answer": "no letter"}\n')
   system = await startSystem({ roots: { small: corpus.dir } })
 })
 afterAll(async () => {

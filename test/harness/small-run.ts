@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -14,6 +14,8 @@ export const makeSmallCorpus = async (): Promise<{ dir: string; remove: () => Pr
   const dir = await mkdtemp(join(tmpdir(), 'cpt-small-'))
   const config = loadConfig()
   await run(config.python, [fileURLToPath(new URL('small_corpus.py', import.meta.url)), join(config.home, 'samples'), dir])
+  // readable, and of no use to any kind of benchmark
+  await writeFile(join(dir, 'broken-bench.jsonl'), '{"id": "1", "question": "Which?", "options": null, "answer": "no letter"}\n')
   return { dir, remove: () => rm(dir, { recursive: true, force: true }) }
 }
 

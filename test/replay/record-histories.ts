@@ -17,7 +17,6 @@ await buildBundles()
 await mkdir(folder, { recursive: true })
 const corpus = await makeSmallCorpus()
 try {
-  await writeFile(join(corpus.dir, 'broken-bench.jsonl'), '{"id": "1", "question": 7}\nnot json\n')
   const system = await startSystem({ roots: { small: corpus.dir } })
   try {
     const replacements = [[corpus.dir, '/data/small'], [system.stateDir, '/data/cpt'], [system.config.home, '/opt/cpt'], [/\/[^\s"':,]*\/lib\/python3[^\s"':,]*\//g, '/usr/lib/python3/'], [new RegExp(`\\d+@${hostname()}`, 'g'), '1@worker'], [hostname(), 'worker']] as const
