@@ -1,3 +1,4 @@
+import { Context } from '@temporalio/activity'
 import type { Activities, ControlActivities, StageActivities } from '@cpt/contracts/activities'
 import { stages } from '@cpt/contracts/stages'
 import type { Deps } from './deps.ts'
@@ -31,10 +32,25 @@ export const createStageActivities = (deps: Deps): StageActivities => ({
 
 /** Light activities that no slot of a jobs worker should wait for. */
 export const createControlActivities = (deps: Deps): ControlActivities => ({
-  resolveInput: resolveInput(deps),
-  recordDecision: recordDecision(deps),
-  ensureStopped: ensureStopped(deps),
-  writeReport: writeReport(deps),
+  resolveInput: beating(resolveInput(deps)),
+  recordDecision: beating(recordDecision(deps)),
+  ensureStopped: beating(ensureStopped(deps)),
+  writeReport: beating(writeReport(deps)),
 })
+
+const beatMs = 2_000
+
+/** Heartbeats while the work goes on, so that a task which reached no worker is soon given to another. */
+const beating =
+  <A extends unknown[], R>(work: (...args: A) => Promise<R>) =>
+  async (...args: A): Promise<R> => {
+    const ctx = Context.current()
+    const timer = setInterval(() => { ctx.heartbeat() }, beatMs)
+    try {
+      return await work(...args)
+    } finally {
+      clearInterval(timer)
+    }
+  }
 
 export const createActivities = (deps: Deps): Activities => ({ ...createStageActivities(deps), ...createControlActivities(deps) })

@@ -13,9 +13,13 @@ export const clusterJob: ActivityOptions = {
   cancellationType: 'WAIT_CANCELLATION_COMPLETED',
 }
 
-/** Light work of the control worker: reading presets, keeping decisions, writing the report. */
+/**
+ * Light work of the control worker: reading presets, keeping decisions, writing the report. It heartbeats too: a server
+ * that loses the answer to a poll counts the task as started, and only silence tells that nobody has it.
+ */
 export const light: ActivityOptions = {
   taskQueue: controlQueue,
-  startToCloseTimeout: '5 minutes',
+  startToCloseTimeout: '1 hour',
+  heartbeatTimeout: '15s',
   retry: { initialInterval: '1s', backoffCoefficient: 2, maximumInterval: '30s' },
 }
