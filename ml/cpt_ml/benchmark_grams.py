@@ -59,7 +59,7 @@ def read_parts(benchmark: str, path: Path, ngram: int) -> list[Part]:
             texts = [question, options] if len(question) >= ngram else [question + options]
             if value.get("kind") != "mcq" and value.get("answer"):
                 texts.append(words(_CALCULATIONS.sub("", str(value["answer"]))))
-        except (ValueError, TypeError, KeyError) as e:
+        except (ValueError, TypeError, KeyError, AttributeError) as e:
             at = f"{benchmark}: line {line.number} of {path.name}"
             raise BadData(f"{at} is not a question ({e.__class__.__name__})") from e
         parts += [Part(item, t) for t in texts if len(t) >= SHORTEST_PART]
