@@ -1,4 +1,4 @@
-import { mkdirSync, mkdtempSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { chromium, type Browser, type FrameLocator, type Page } from 'playwright-core'
@@ -8,7 +8,7 @@ import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
 import { startSystem, type System } from '../harness/system.ts'
 import { until } from '../harness/until.ts'
 
-/** Pictures for the README go where this says; otherwise they are kept for whoever looks into a failure. */
+/** Pictures for the README go where CPT_SCREENSHOTS says; otherwise they are kept only for whoever looks into a failure. */
 const pictures = process.env['CPT_SCREENSHOTS'] ?? mkdtempSync(join(tmpdir(), 'cpt-screenshots-'))
 const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync']
 const patienceMs = 30_000
@@ -18,6 +18,7 @@ let corpus: Awaited<ReturnType<typeof makeSmallCorpus>>
 let system: System
 let browser: Browser
 let page: Page
+let hasFailed = false
 beforeAll(async () => {
   const executablePath = findChromium()
   if (executablePath === null) throw new Error('the browser tests need Chromium: install it, or set CPT_CHROMIUM to its path')
@@ -32,11 +33,14 @@ afterAll(async () => {
   await browser.close()
   await system.stop()
   await corpus.remove()
+  if (!hasFailed && process.env['CPT_SCREENSHOTS'] === undefined) rmSync(pictures, { recursive: true })
 })
 
 const picture = (name: string) => page.screenshot({ path: join(pictures, `${name}.png`) })
 afterEach(async ({ task }) => {
-  if (task.result?.state === 'fail') await page.screenshot({ path: join(pictures, `failed-${task.name.slice(0, 30).replaceAll(/\W+/g, '-')}.png`), fullPage: true })
+  if (task.result?.state !== 'fail') return
+  hasFailed = true
+  await page.screenshot({ path: join(pictures, `failed-${task.name.slice(0, 30).replaceAll(/\W+/g, '-')}.png`), fullPage: true })
 })
 const tab = (name: string) => page.getByRole('main').getByText(name, { exact: true }).click()
 /** The UI shows current details as Markdown in a frame of its own. */
