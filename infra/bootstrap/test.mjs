@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync, existsSync } from 'node:fs'
+import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { provideTemporal } from '../temporal/provide.mjs'
@@ -36,12 +36,10 @@ const check = (name, program, args, cwd = home) =>
 const vitest = (project, env = {}) =>
   step(`vitest ${project}`, async () => {
     const file = join(reports, `${project}.json`)
-    const args = ['run', '--project', project, '--passWithNoTests', '--reporter=default', '--reporter=json', `--outputFile.json=${file}`]
+    const args = ['run', '--project', project, '--reporter=default', '--reporter=json', `--outputFile.json=${file}`]
     const { code } = await runCommand(bin('vitest'), args, { env })
     return countVitest(file, code)
   })
-
-const hasTests = (folder) => existsSync(join(home, folder)) && readdirSync(join(home, folder)).some((name) => name.endsWith('.test.ts'))
 
 /** Begins now, is waited for later; a failure is reported by the step that needs it. */
 const inBackground = (work) => {
@@ -76,12 +74,11 @@ const runAll = async () => {
   await vitest('unit')
   await ready('bundles', buildBundles())
   await ready('Temporal CLI', temporal)
-  if (hasTests('test/e2e')) await vitest('e2e')
-  if (hasTests('test/kill')) await vitest('kill')
-  if (hasTests('test/browser')) {
-    await ready('browser', browser)
-    await vitest('browser', { CPT_CHROMIUM: await browser.catch(() => '') })
-  }
+  await vitest('replay')
+  await vitest('e2e')
+  await vitest('kill')
+  await ready('browser', browser)
+  await vitest('browser', { CPT_CHROMIUM: await browser.catch(() => '') })
 }
 
 try {
