@@ -54,7 +54,7 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
   })
 
   const job = await currentAttempt(deps, work, asker)
-  const mine: { submitted: boolean; lease: number } & Pace = { submitted: false, lease: 0, signalledAt: performance.now(), signalGapMs: 10_000, first: null }
+  const mine: { submitted: boolean; lease: number } & Pace = { submitted: false, lease: 0, signalledAt: performance.now(), signalGapMs: 3_000, first: null }
   await enterAsker(deps.store.root, job, asker)
   const startedAt = performance.now()
   const seen = { tokens: -1, done: -1, phase: '', at: startedAt }
