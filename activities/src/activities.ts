@@ -1,5 +1,5 @@
 import { Context } from '@temporalio/activity'
-import type { Activities, ControlActivities, StageActivities } from '@cpt/contracts/activities'
+import type { ControlActivities, StageActivities } from '@cpt/contracts/activities'
 import { stages } from '@cpt/contracts/stages'
 import type { Deps } from './deps.ts'
 import { ensureStopped } from './ensure-stopped.ts'
@@ -52,5 +52,3 @@ const beating =
       clearInterval(timer)
     }
   }
-
-export const createActivities = (deps: Deps): Activities => ({ ...createStageActivities(deps), ...createControlActivities(deps) })

@@ -4,7 +4,7 @@ import { ApplicationFailure } from '@temporalio/common'
 import type { ArtifactRef } from '@cpt/contracts/artifact'
 import type { ResolvedRun } from '@cpt/contracts/activities'
 import { CptRunSpec, type CptRunInput } from '@cpt/contracts/cpt-run'
-import { checkInput, type Problem } from '@cpt/contracts/parse-input'
+import { checkInput, inputRefusal, type Problem } from '@cpt/contracts/parse-input'
 import { parse } from 'yaml'
 import { z } from 'zod'
 import { refUnderRoot, under } from './artifact-store/local-disk.ts'
@@ -47,7 +47,7 @@ export const resolveInput =
 /** The failure that ends a run at once; each problem is a line of the message and an entry of the details. */
 export const invalidInput = (problems: Problem[]): ApplicationFailure =>
   ApplicationFailure.nonRetryable(
-    `${problems.length} problem${problems.length === 1 ? '' : 's'} in the input:\n${problems.map((p) => `  ${p.path}: expected ${p.expected}, got ${p.got}`).join('\n')}`,
+    inputRefusal(problems),
     'InvalidInput',
     ...problems,
   )

@@ -70,3 +70,7 @@ const show = (v: unknown): string => {
 }
 
 const short = (text: string): string => (text.length > 80 ? `${text.slice(0, 77)}...` : text)
+
+/** What a refused input is told: each problem a line. */
+export const inputRefusal = (problems: readonly Problem[]): string =>
+  `${problems.length} problem${problems.length === 1 ? '' : 's'} in the input:\n${problems.map((p) => `  ${p.path}: expected ${p.expected}, got ${p.got}`).join('\n')}`

@@ -1,5 +1,5 @@
 import { ApplicationFailure } from '@temporalio/workflow'
-import { checkInput } from '@cpt/contracts/parse-input'
+import { checkInput, inputRefusal } from '@cpt/contracts/parse-input'
 import type { z } from 'zod'
 
 /**
@@ -10,7 +10,7 @@ export const parseInput = <S extends z.ZodType>(schema: S, value: unknown): z.ou
   const { data, problems } = checkInput(schema, value)
   if (problems === null) return data
   throw ApplicationFailure.nonRetryable(
-    `${problems.length} problem${problems.length === 1 ? '' : 's'} in the input:\n${problems.map((p) => `  ${p.path}: expected ${p.expected}, got ${p.got}`).join('\n')}`,
+    inputRefusal(problems),
     'InvalidInput',
     ...problems,
   )
