@@ -258,6 +258,17 @@ describe('watching a range', { timeout: 30_000 }, () => {
       expect(await Promise.all([one.result, two.result])).toEqual([1, 1])
       expect(await claimsOf(deps.store, fingerprint, 0)).toHaveLength(1)
     })
+    test('when the other’s job commits and ends between the look for a commit and the claim, nothing is claimed or run again', async () => {
+      const { result } = watch({}, 'run-1')
+      await submissions(1)
+      committed = true
+      cluster.end(1, 'done')
+      await result
+      // the second asker saw no commit when it began, and comes to the claims only now
+      expect(await watch({}, 'run-2').result).toBe(1)
+      expect(cluster.submitted).toHaveLength(1)
+      expect(await claimsOf(deps.store, fingerprint, 0)).toHaveLength(1)
+    })
     test('when one is cancelled the job lives on, when the last is too it is stopped', async () => {
       const one = watch({}, 'run-1')
       await submissions(1)

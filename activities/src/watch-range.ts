@@ -53,7 +53,9 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
     stage: work.stage.name, fingerprint: work.fingerprint, attempts: job.attempt, endClass: end.endClass, logTail: await readLogTail(job),
   })
 
-  const job = await currentAttempt(deps, work, asker)
+  const current = await currentAttempt(deps, work, asker)
+  if ('committedBy' in current) return current.committedBy
+  const job = current
   const mine: { submitted: boolean; lease: number } & Pace = { submitted: false, lease: 0, signalledAt: performance.now(), signalGapMs: 3_000, first: null }
   await enterAsker(deps.store.root, job, asker)
   const startedAt = performance.now()
@@ -122,8 +124,11 @@ const untilNextLook = async (deps: Deps, ctx: Context, job: JobFolder, asker: st
   }
 }
 
-/** The attempt to watch: the last claimed one unless it is over, else the next, claimed now. Throws when the budget is spent. */
-const currentAttempt = async (deps: Deps, work: RangeWork, asker: string): Promise<JobFolder> => {
+/**
+ * The attempt to watch: the last claimed one unless it is over, else the next, claimed now; or the attempt that has
+ * committed the work meanwhile. Throws when the budget is spent.
+ */
+const currentAttempt = async (deps: Deps, work: RangeWork, asker: string): Promise<JobFolder | { committedBy: number }> => {
   for (;;) {
     const claims = await claimsOf(deps.store, work.fingerprint, work.range)
     const last = claims.length
@@ -132,6 +137,8 @@ const currentAttempt = async (deps: Deps, work: RangeWork, asker: string): Promi
     if (last > 0) {
       const state = await deps.runners[work.placement.runner].look(folder)
       if (state.state !== 'ended') return folder
+      // a job commits before it ends: whoever looked for the commit too early must look again before claiming more work
+      if (await work.isCommitted()) return { committedBy: last }
       lastWords = state.end.message
     }
     const progress = await work.progress()
