@@ -1,12 +1,14 @@
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { RunnerName } from '@cpt/contracts/job'
 import { z } from 'zod'
 import type { ArtifactStore } from './artifact-store/artifact-store.ts'
 import type { JobFolder } from './job-runner/job-runner.ts'
 
 /** Who asked for an attempt, and how far the work was when it was claimed (the budget counts failures without progress). */
-export const Claim = z.object({ workflow: z.string(), run: z.string(), key: z.string(), decision: z.int(), runner: z.string(), host: z.string(), progress: z.string(), at: z.string() })
+export const Claim = z.object({ workflow: z.string(), run: z.string(), key: z.string(), decision: z.int(), runner: RunnerName, host: z.string(), progress: z.string(), at: z.string() })
 export type Claim = z.infer<typeof Claim>
 
 const claimFolder = (fingerprint: string, range: number): string => `claims/${fingerprint.slice(0, 2)}/${fingerprint}/${range}/`
@@ -26,8 +28,8 @@ export const claimAttempt = (store: ArtifactStore, fingerprint: string, range: n
   store.putIfAbsent(`${claimFolder(fingerprint, range)}${attempt}.json`, Buffer.from(JSON.stringify(claim)))
 
 /** Folder of an attempt's request, beats and end record. */
-export const jobFolder = (root: string, fingerprint: string, range: number, attempt: number): JobFolder => ({
-  path: join(root, 'jobs', fingerprint.slice(0, 2), fingerprint, String(range), String(attempt)),
+export const jobFolder = (workDir: string, fingerprint: string, range: number, attempt: number): JobFolder => ({
+  path: join(workDir, 'jobs', fingerprint.slice(0, 2), fingerprint, String(range), String(attempt)),
   fingerprint,
   range,
   attempt,
@@ -39,26 +41,46 @@ export const renewLease = async (job: JobFolder, asker: string, counter: number)
   await writeFile(join(job.path, 'askers', asker), String(counter))
 }
 
+const AskedFor = z.object({ runner: RunnerName, job: z.object({ path: z.string(), fingerprint: z.string(), range: z.int(), attempt: z.int() }) })
+
 /** Puts `asker` down as one who wants this job, findable by asker alone (for the clean-up after a stage was left). */
-export const enterAsker = async (root: string, job: JobFolder, asker: string): Promise<void> => {
+export const enterAsker = async (workDir: string, runner: RunnerName, job: JobFolder, asker: string): Promise<void> => {
   await mkdir(join(job.path, 'askers'), { recursive: true })
-  await mkdir(join(root, 'askers'), { recursive: true })
-  await writeFile(join(root, 'askers', `${asker}.json`), JSON.stringify(job))
+  await mkdir(join(workDir, 'askers', asker), { recursive: true })
+  const path = join(workDir, 'askers', asker, `${job.fingerprint.slice(0, 16)}-${job.range}.json`)
+  await writeFile(`${path}.${process.pid}.tmp`, JSON.stringify({ runner, job }))
+  await rename(`${path}.${process.pid}.tmp`, path)
 }
 
-/** Withdraws `asker` and tells whether someone else renewed the lease lately: the last one to go stops the job. */
-export const withdrawAsker = async (job: JobFolder, asker: string, leaseSeconds: number): Promise<{ othersAsk: boolean }> => {
+/** How long the other askers are watched: a worker that watches renews several times a second. */
+const othersWatchedMs = 2_000
+
+/**
+ * Withdraws `asker` and tells whether someone else still renews the lease: the last one to go stops the job. Counters
+ * are compared, not times: hosts' clocks differ.
+ */
+export const withdrawAsker = async (job: JobFolder, asker: string): Promise<{ othersAsk: boolean }> => {
   const folder = join(job.path, 'askers')
   await rm(join(folder, asker), { force: true })
-  const names = await readdir(folder).catch(() => [])
-  const agesMs = await Promise.all(names.map(async (n) => Date.now() - (await stat(join(folder, n))).mtimeMs))
-  return { othersAsk: agesMs.some((ms) => ms < leaseSeconds * 1000) }
+  const counters = async (): Promise<string> => {
+    const names = (await readdir(folder).catch(() => [])).sort()
+    return (await Promise.all(names.map(async (n) => `${n} ${await readFile(join(folder, n), 'utf8').catch(() => '')}`))).join('\n')
+  }
+  const before = await counters()
+  const until = performance.now() + othersWatchedMs
+  while (before !== '' && performance.now() < until) {
+    await delay(100)
+    const now = await counters()
+    if (now !== '' && now !== before) return { othersAsk: true }
+  }
+  return { othersAsk: false }
 }
 
-/** The job that `asker` asked for last, or null. */
-export const jobOfAsker = async (root: string, asker: string): Promise<JobFolder | null> => {
-  const text = await readFile(join(root, 'askers', `${asker}.json`), 'utf8').catch(() => null)
-  return text === null ? null : z.object({ path: z.string(), fingerprint: z.string(), range: z.int(), attempt: z.int() }).parse(JSON.parse(text))
+/** The jobs that `asker` asked for last, one for each range. */
+export const jobsOfAsker = async (workDir: string, asker: string): Promise<z.infer<typeof AskedFor>[]> => {
+  const folder = join(workDir, 'askers', asker)
+  const names = (await readdir(folder).catch(() => [])).filter((n) => n.endsWith('.json'))
+  return await Promise.all(names.map(async (n) => AskedFor.parse(JSON.parse(await readFile(join(folder, n), 'utf8')))))
 }
 
 /** Name of one line of one run as an asker. */

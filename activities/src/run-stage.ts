@@ -1,4 +1,4 @@
-import type { ApplicationFailure } from '@temporalio/common'
+import { ApplicationFailure, CancelledFailure } from '@temporalio/common'
 import type { CommitRecord } from '@cpt/contracts/artifact'
 import { Placement, type JobUnit } from '@cpt/contracts/job'
 import { problemsOf } from '@cpt/contracts/parse-input'
@@ -9,7 +9,7 @@ import type { Deps } from './deps.ts'
 import { canonical, fingerprintOf, parentsOf, unitsOf } from './identity.ts'
 import { mergeUnits } from './merge-units.ts'
 import { needsPerson, StoreCorrupt, UnknownPath } from './stage-failure.ts'
-import { watchRange } from './watch-range.ts'
+import { Detached, watchRange } from './watch-range.ts'
 
 /**
  * The one activity behind every stage: parse → fingerprint → committed? return it → else see each range of work to its
@@ -33,28 +33,54 @@ export const runStage =
       const work = stage.shape.kind === 'map' ? await unitsOf(stage, request, async (ref) => (await deps.store.manifest(ref)).shards) : null
       const ranges = work === null ? [null] : await rangesOf(deps, fingerprint, work, placement.shardsPerJob)
       const before = await committedUnits(deps, work ?? [])
-      let attempts = 0
-      for (const [range, indices] of ranges.entries()) {
+      let [watched, recoveries] = [0, 0]
+      await together(ranges, placement.runner === 'local' ? deps.config.slots : ranges.length, async (indices, range, detach) => {
         const units = indices === null ? null : (work ?? []).filter((u) => indices.includes(u.index))
         // another request may have committed these units already: a job would start only to find nothing to do
-        if (units !== null && (await pendingOf(deps, units)).length === 0) continue
-        attempts += await watchRange(deps, {
-          stage, fingerprint, range, request, placement, key: call.key, decision: call.decision,
+        if (units !== null && (await pendingOf(deps, units)).length === 0) return
+        const attempt = await watchRange(deps, {
+          stage, fingerprint, range, request, placement, key: call.key, decision: call.decision, detach,
           parents: parentsOf(request),
           pending: async () => units === null ? null : await pendingOf(deps, units),
           isCommitted: async () => units === null ? (await deps.store.record(fingerprint)) !== null : (await pendingOf(deps, units)).length === 0,
           progress: async () => units === null ? ((await deps.store.list(`checkpoints/${fingerprint.slice(0, 2)}/${fingerprint}/`)).at(-1) ?? '') : String((await pendingOf(deps, units)).length),
         })
-      }
+        watched += 1
+        recoveries += attempt - 1
+      })
       const record = work === null ? await deps.store.record(fingerprint) : await mergeUnits(deps, stage, fingerprint, request, work)
       if (record === null) throw new StoreCorrupt(`${stage.name}: the commit record of ${fingerprint} is gone`)
-      return outcome(record, false, attempts, await jobSecondsOf(deps, record, (work ?? []).filter((u) => !before.has(u.fingerprint))))
+      return outcome(record, false, watched === 0 ? 0 : 1 + recoveries, await jobSecondsOf(deps, record, (work ?? []).filter((u) => !before.has(u.fingerprint))))
     } catch (e) {
       if (e instanceof StoreCorrupt) throw needsPerson('StoreCorrupt', `${stage.name}: ${e.message}`, { stage: stage.name, fingerprint, attempts: 0, endClass: 'bad-data', logTail: [] })
       if (e instanceof UnknownPath || e instanceof RangeError) throw refused(stage, e.message)
       throw e
     }
   }
+
+/**
+ * Watches all ranges at once, on this machine no more than it has slots for. When one fails the others are left running
+ * and looked at no more, so that the activity's next attempt begins at once; the gravest failure is the activity's.
+ */
+const together = async <T>(items: T[], width: number, watch: (item: T, index: number, detach: AbortSignal) => Promise<void>): Promise<void> => {
+  const leave = new AbortController()
+  const left = [...items.entries()]
+  const failed: unknown[] = []
+  const worker = async (): Promise<void> => {
+    for (let next = left.shift(); next !== undefined && !leave.signal.aborted; next = left.shift()) {
+      try {
+        await watch(next[1], next[0], leave.signal)
+      } catch (e) {
+        failed.push(e)
+        leave.abort()
+      }
+    }
+  }
+  await Promise.all(Array.from({ length: Math.min(width, items.length) }, worker))
+  const causes = failed.filter((e) => !(e instanceof Detached))
+  const gravest = causes.find((e) => e instanceof CancelledFailure) ?? causes.find((e) => e instanceof ApplicationFailure && e.nonRetryable === true) ?? causes[0]
+  if (gravest !== undefined) throw gravest as Error
+}
 
 const refused = (stage: Stage, message: string): ApplicationFailure =>
   needsPerson('BadRequest', `${stage.name}: ${message}`, { stage: stage.name, fingerprint: '', attempts: 0, endClass: 'bad-request', logTail: [] })

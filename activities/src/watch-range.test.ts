@@ -50,7 +50,7 @@ const fakeCluster = () => {
     const path = [...jobs.keys()].find((p) => p.endsWith(`/${attempt}`))
     jobs.set(path!, { state: 'running', beat: { phase: 'training', done: 0, total: 10, unit: '', seq: 1, ...over } })
   }
-  return { runner, jobs, submitted, stopped, end, beat, lose: (attempt: number) => jobs.set([...jobs.keys()].find((p) => p.endsWith(`/${attempt}`))!, { state: 'gone' }) }
+  return { runner, jobs, submitted, stopped, end, beat, lose: (attempt: number) => jobs.set([...jobs.keys()].find((p) => p.endsWith(`/${attempt}`))!, { state: 'gone', end: { endClass: 'killed', message: 'the process is gone and left no end record', exitCode: null, signal: null } }) }
 }
 
 describe('watching a range', { timeout: 30_000 }, () => {
@@ -63,14 +63,14 @@ describe('watching a range', { timeout: 30_000 }, () => {
   beforeEach(async () => {
     root = await mkdtemp(join(tmpdir(), 'cpt-watch-'))
     cluster = fakeCluster()
-    deps = { config: { roots: { store: root }, leaseSeconds: 120 }, store: localDiskStore({ store: root }), runners: { local: cluster.runner }, log: pino({ level: 'silent' }) } as unknown as Deps
+    deps = { config: { roots: { store: root }, leaseSeconds: 120 }, store: localDiskStore({ store: root }), workDir: root, runners: { local: cluster.runner }, log: pino({ level: 'silent' }) } as unknown as Deps
     committed = false
     progress = 'nothing'
   })
   afterEach(() => rm(root, { recursive: true }))
 
   const workOf = (over: Partial<RangeWork> = {}): RangeWork => ({
-    stage: stages.train, fingerprint, range: 0, request: { plan: 'p' }, parents: [], placement: Placement.parse({}), key: 'stage-1/round-1/train', decision: 0,
+    stage: stages.train, fingerprint, range: 0, request: { plan: 'p' }, parents: [], placement: Placement.parse({}), detach: new AbortController().signal, key: 'stage-1/round-1/train', decision: 0,
     pending: () => Promise.resolve(null), isCommitted: () => Promise.resolve(committed), progress: () => Promise.resolve(progress), ...over,
   })
   /** An activity attempt of a run, as its worker would run it. */
@@ -220,7 +220,7 @@ describe('watching a range', { timeout: 30_000 }, () => {
       expect(cluster.submitted).toHaveLength(3)
     })
     test('is not touched where the machine cannot start anything: that parks at once', async () => {
-      deps.runners.local.submit = () => Promise.reject(new JobNotStarted('local: cannot start python'))
+      deps.runners.local!.submit = () => Promise.reject(new JobNotStarted('local: cannot start python'))
       expect(await failureOf(watch().result)).toMatchObject({ type: 'NeedsAttention', nonRetryable: true, message: 'train: local: cannot start python' })
     })
   })
@@ -300,9 +300,12 @@ describe('watching a range', { timeout: 30_000 }, () => {
     })
     test('leaves a job that another run asks for, and lines that never had one', async () => {
       await detached('run-1')
-      await detached('run-2')
+      const two = watch({}, 'run-2')
+      await vi.waitFor(() => expect(two.heartbeats.length).toBeGreaterThan(0), { timeout: 10_000 })
       expect(await cleanUp('run-1', 'another/line')).toEqual({ stopped: 0 })
       expect(await cleanUp('run-1')).toEqual({ stopped: 0 })
+      two.env.cancel('WORKER_SHUTDOWN', new ActivityCancellationDetails({ workerShutdown: true }))
+      await expect(two.result).rejects.toThrow()
       expect(await cleanUp('run-2')).toEqual({ stopped: 1 })
     })
   })

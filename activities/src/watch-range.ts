@@ -10,7 +10,7 @@ import type { Beat, EndRecord, JobRequest, JobUnit, Placement } from '@cpt/contr
 import type { Stage } from '@cpt/contracts/stage'
 import { askerOf, claimAttempt, claimsOf, enterAsker, jobFolder, renewLease, withdrawAsker } from './claims.ts'
 import type { Deps } from './deps.ts'
-import { JobNotStarted, type JobFolder, type JobState } from './job-runner/job-runner.ts'
+import { JobNotStarted, type JobFolder, type JobRunner, type JobState } from './job-runner/job-runner.ts'
 import { readLogTail, writeEnd } from './job-runner/local.ts'
 import { needsPerson, tryAgain } from './stage-failure.ts'
 
@@ -30,6 +30,8 @@ export interface RangeWork {
   isCommitted: () => Promise<boolean>
   /** What is committed so far; changes exactly when something new is. */
   progress: () => Promise<string>
+  /** Set when another range of the stage has failed: this one is left running and watched again by the next activity attempt. */
+  detach: AbortSignal
 }
 
 const pollMs = 250
@@ -48,7 +50,7 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
   const ctx = Context.current()
   const { info } = ctx
   const asker = askerOf(info.workflowExecution?.workflowId ?? '', info.workflowExecution?.runId ?? '', work.key)
-  const runner = deps.runners[work.placement.runner]
+  const runner = runnerOf(deps, work)
   const evidence = async (job: JobFolder, end: Pick<EndRecord, 'endClass'>) => ({
     stage: work.stage.name, fingerprint: work.fingerprint, attempts: job.attempt, endClass: end.endClass, logTail: await readLogTail(job),
   })
@@ -57,7 +59,7 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
   if ('committedBy' in current) return current.committedBy
   const job = current
   const mine: { submitted: boolean; lease: number } & Pace = { submitted: false, lease: 0, signalledAt: performance.now(), signalGapMs: 3_000, first: null }
-  await enterAsker(deps.store.root, job, asker)
+  await enterAsker(deps.workDir, work.placement.runner, job, asker)
   const startedAt = performance.now()
   const seen = { tokens: -1, done: -1, phase: '', at: startedAt }
   for (;;) {
@@ -73,6 +75,12 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
         }
         mine.submitted = true
         break
+      case 'waiting':
+      case 'unknown':
+        await renewLease(job, asker, mine.lease++)
+        seen.at = performance.now() // a job is not to blame for a queue, nor for a scheduler that does not answer
+        await reportProgress(deps, ctx, work, job, { phase: state.state === 'waiting' ? `waiting: ${state.reason}` : `not to be asked: ${state.why}`, done: 0, total: 0, unit: '', seq: 0 }, mine)
+        break
       case 'running':
         await renewLease(job, asker, mine.lease++)
         await reportProgress(deps, ctx, work, job, state.beat, mine)
@@ -83,19 +91,30 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
         }
         break
       case 'gone':
-        await writeEnd((path, data) => deps.store.putIfAbsent(path.slice(deps.store.root.length + 1), data), job, 'killed', null, null)
+        await writeEnd(job, state.end)
         break
       case 'ended':
         if (await work.isCommitted()) return job.attempt
         throw judge(work, job, state.end, await evidence(job, state.end))
     }
-    await untilNextLook(deps, ctx, job, asker, () => runner.stop(job, stopGraceMs))
+    await untilNextLook(ctx, work, job, asker, () => runner.stop(job, stopGraceMs))
   }
+}
+
+/** Thrown by a range that stops watching because another one failed; the activity fails with that one's failure. */
+export class Detached extends Error {
+  override readonly name = 'Detached'
+}
+
+const runnerOf = (deps: Deps, { stage, placement, fingerprint }: RangeWork): JobRunner => {
+  const runner = deps.runners[placement.runner]
+  if (runner !== undefined) return runner
+  throw needsPerson('BadRequest', `${stage.name}: placement.runner is ${placement.runner}, but this worker knows ${Object.keys(deps.runners).join(', ')}: configure it or patch the placement`, { stage: stage.name, fingerprint, attempts: 0, endClass: 'bad-request', logTail: [] })
 }
 
 const submit = async (deps: Deps, work: RangeWork, job: JobFolder, request: JobRequest): Promise<void> => {
   try {
-    await deps.runners[work.placement.runner].submit(job, request)
+    await runnerOf(deps, work).submit(job, request)
   } catch (e) {
     if (!(e instanceof JobNotStarted)) throw e
     throw needsPerson('NeedsAttention', `${work.stage.name}: ${e.message}`, { stage: work.stage.name, fingerprint: work.fingerprint, attempts: job.attempt, endClass: 'failed', logTail: [] })
@@ -103,21 +122,20 @@ const submit = async (deps: Deps, work: RangeWork, job: JobFolder, request: JobR
 }
 
 /** Waits for the next look; on cancellation stops the job (a person asked) or leaves it running (the worker goes). */
-const untilNextLook = async (deps: Deps, ctx: Context, job: JobFolder, asker: string, stop: () => Promise<void>): Promise<void> => {
+const untilNextLook = async (ctx: Context, work: RangeWork, job: JobFolder, asker: string, stop: () => Promise<void>): Promise<void> => {
+  if (work.detach.aborted) throw new Detached()
   try {
     await ctx.sleep(pollMs)
   } catch (e) {
     if (!(e instanceof CancelledFailure)) throw e
     const why = ctx.cancellationDetails
     if (why?.cancelRequested === true || why?.paused === true) {
-      const { othersAsk } = await withdrawAsker(job, asker, deps.config.leaseSeconds)
-      if (!othersAsk) {
-        const beating = setInterval(() => { ctx.heartbeat(null) }, 1_000)
-        try {
-          await stop()
-        } finally {
-          clearInterval(beating)
-        }
+      const beating = setInterval(() => { ctx.heartbeat(null) }, 1_000)
+      try {
+        const { othersAsk } = await withdrawAsker(job, asker)
+        if (!othersAsk) await stop()
+      } finally {
+        clearInterval(beating)
       }
     }
     throw e
@@ -133,9 +151,9 @@ const currentAttempt = async (deps: Deps, work: RangeWork, asker: string): Promi
     const claims = await claimsOf(deps.store, work.fingerprint, work.range)
     const last = claims.length
     let lastWords = ''
-    const folder = jobFolder(deps.store.root, work.fingerprint, work.range, Math.max(1, last))
+    const folder = jobFolder(deps.workDir, work.fingerprint, work.range, Math.max(1, last))
     if (last > 0) {
-      const state = await deps.runners[work.placement.runner].look(folder)
+      const state = await runnerOf(deps, work).look(folder)
       if (state.state !== 'ended') return folder
       // a job commits before it ends: whoever looked for the commit too early must look again before claiming more work
       if (await work.isCommitted()) return { committedBy: last }
@@ -148,7 +166,7 @@ const currentAttempt = async (deps: Deps, work: RangeWork, asker: string): Promi
         stage: work.stage.name, fingerprint: work.fingerprint, attempts: last, endClass: 'failed', logTail: await readLogTail(folder),
       })
     }
-    const next = jobFolder(deps.store.root, work.fingerprint, work.range, last + 1)
+    const next = jobFolder(deps.workDir, work.fingerprint, work.range, last + 1)
     const claim = { workflow: asker, run: Context.current().info.workflowExecution?.runId ?? '', key: work.key, decision: work.decision, runner: work.placement.runner, host: hostname(), progress, at: new Date().toISOString() }
     if (await claimAttempt(deps.store, work.fingerprint, work.range, last + 1, claim)) return next
   }
@@ -161,8 +179,8 @@ const failuresInARow = async (deps: Deps, work: RangeWork, counts: boolean[]): P
   const ends = await Promise.all(
     counts.map(async (counted, i) => {
       if (!counted) return false
-      const job = jobFolder(deps.store.root, work.fingerprint, work.range, i + 1)
-      const state: JobState = await deps.runners[work.placement.runner].look(job)
+      const job = jobFolder(deps.workDir, work.fingerprint, work.range, i + 1)
+      const state: JobState = await runnerOf(deps, work).look(job)
       return state.state === 'ended' && (countsAgainstBudget.has(state.end.endClass) || existsSync(join(job.path, stuckMark)))
     }),
   )
@@ -211,6 +229,9 @@ const judge = (work: RangeWork, job: JobFolder, end: EndRecord, evidence: Failur
     case 'stopped':
     case 'orphaned':
     case 'superseded':
+    case 'preempted':
+    case 'time-limit':
+    case 'node-lost':
       // memory and disk do not mend themselves by trying again unchanged
       return end.type === 'OutOfMemory' || end.type === 'DiskFull' ? needsPerson(end.type, what, evidence) : tryAgain(what, evidence)
   }

@@ -1,12 +1,22 @@
 import { z } from 'zod'
-import { Count, Seconds, Sha256, Tokens } from './units.ts'
+import { Count, Name, Seconds, Sha256, Tokens } from './units.ts'
+
+export const RunnerName = z.enum(['local', 'slurm'])
+export type RunnerName = z.infer<typeof RunnerName>
 
 /**
  * Where and with what a stage runs. Never part of a fingerprint: people with other machines share results.
- * `runner` and `pool` are names from the worker's configuration.
+ * `runner` and `pool` are names from the worker's configuration: a pool says which partition, account and limits.
  */
 export const Placement = z.strictObject({
-  runner: z.enum(['local']).default('local'),
+  runner: RunnerName.default('local'),
+  pool: Name.optional(),
+  nodes: z.int().min(1).max(4096).default(1),
+  processesPerNode: z.int().min(1).max(64).default(1),
+  gpusPerNode: z.int().min(0).max(64).default(0),
+  memoryMiB: z.int().min(1).optional(),
+  /** Hosts the scheduler must not use; those that lost a job twice are added by themselves. */
+  excludeNodes: z.array(z.string().regex(/^[a-zA-Z0-9][a-zA-Z0-9.-]{0,62}$/)).max(1000).default([]),
   threads: z.int().min(1).max(1024).default(1),
   shardsPerJob: z.int().min(1).default(1_000_000),
   batchTokens: z.int().min(64).default(16_384),
@@ -55,8 +65,12 @@ export const Beat = z.object({
 export type Beat = z.infer<typeof Beat>
 
 /** How a job ended. Exit codes are only the fallback for a job that could not write its end record. */
-export const EndClass = z.enum(['done', 'bad-data', 'again', 'bad-request', 'do-not-restart', 'superseded', 'diverged', 'stopped', 'orphaned', 'failed', 'killed', 'vanished'])
+export const EndClass = z.enum(['done', 'bad-data', 'again', 'bad-request', 'do-not-restart', 'superseded', 'diverged', 'stopped', 'orphaned', 'failed', 'killed', 'vanished', 'preempted', 'time-limit', 'node-lost'])
 export type EndClass = z.infer<typeof EndClass>
+
+/** What a scheduler says of a job, kept as evidence beside what the job itself wrote. */
+export const SchedulerState = z.strictObject({ job: z.string(), state: z.string(), reason: z.string(), exitCode: z.string(), nodes: z.array(z.string()) })
+export type SchedulerState = z.infer<typeof SchedulerState>
 
 /** `end.json`, created only if absent: by the job, or for a dead job by the runner that proved it gone. */
 export const EndRecord = z.strictObject({
@@ -71,6 +85,7 @@ export const EndRecord = z.strictObject({
   wallSeconds: Seconds,
   /** Until the first beat of the stage's own code: imports, mostly. */
   startupSeconds: Seconds.optional(),
+  scheduler: SchedulerState.optional(),
 })
 export type EndRecord = z.infer<typeof EndRecord>
 

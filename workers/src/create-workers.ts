@@ -14,9 +14,10 @@ export const createDeps = (config: Config, connection: Connection, log: Logger):
   return {
     config,
     store,
+    workDir: store.root,
     runners: {
       local: localRunner({
-        python: config.python, mlDir: `${config.home}/ml`, env: config.jobEnv, putIfAbsent: (path, data) => store.putIfAbsent(path.slice(store.root.length + 1), data),
+        python: config.python, mlDir: `${config.home}/ml`, env: config.jobEnv,
         warm: config.warmIdleSeconds === 0 ? null : warmParent({ python: config.python, mlDir: `${config.home}/ml`, env: config.jobEnv, folder: `${config.stateDir}/warm`, idleSeconds: config.warmIdleSeconds }),
       }),
     },

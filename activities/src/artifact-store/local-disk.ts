@@ -18,20 +18,7 @@ export const localDiskStore = (roots: Readonly<Record<string, string>>): Artifac
   const store: ArtifactStore & { root: string } = {
     root,
     async putIfAbsent(key, data) {
-      const path = at(key)
-      await mkdir(dirname(path), { recursive: true })
-      const tmp = join(dirname(path), `.tmp-${process.pid}-${randomUUID()}`)
-      try {
-        await writeDurably(tmp, data)
-        await link(tmp, path)
-      } catch (e) {
-        if (isErrno(e, 'EEXIST')) return false
-        throw e
-      } finally {
-        await rm(tmp, { force: true })
-      }
-      await syncFolder(dirname(path))
-      return true
+      return await putFileIfAbsent(at(key), data)
     },
     async get(key) {
       return await orNull(readFile(at(key)))
@@ -81,6 +68,23 @@ export const localDiskStore = (roots: Readonly<Record<string, string>>): Artifac
     },
   }
   return store
+}
+
+/** Creates the file `path` with `data`, whole and durable, or returns false when it exists: link(2) after fsync. */
+export const putFileIfAbsent = async (path: string, data: Uint8Array): Promise<boolean> => {
+  await mkdir(dirname(path), { recursive: true })
+  const tmp = join(dirname(path), `.tmp-${process.pid}-${randomUUID()}`)
+  try {
+    await writeDurably(tmp, data)
+    await link(tmp, path)
+  } catch (e) {
+    if (isErrno(e, 'EEXIST')) return false
+    throw e
+  } finally {
+    await rm(tmp, { force: true })
+  }
+  await syncFolder(dirname(path))
+  return true
 }
 
 const recordIn = (bytes: Uint8Array, fingerprint: string): CommitRecord => {

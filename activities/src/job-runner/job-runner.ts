@@ -1,6 +1,6 @@
-import type { Beat, EndRecord, JobRequest } from '@cpt/contracts/job'
+import type { Beat, EndRecord, JobRequest, RunnerName } from '@cpt/contracts/job'
 
-/** One attempt at one range of a stage's work, as its folder in the store. */
+/** One attempt at one range of a stage's work, as its folder on a disk that the worker and the job's host both see. */
 export interface JobFolder {
   /** Absolute path of the folder; request.json, result.json, beat.json, end.json, lease lie in it. */
   path: string
@@ -11,13 +11,24 @@ export interface JobFolder {
 
 /**
  * `absent`: never started, as far as can be told (submitting again is safe: a job's first act is to claim its start).
- * `gone`: it was started, no process of it is left, and it wrote no end record.
+ * `waiting`: a scheduler has it and says why it does not run yet.
+ * `unknown`: nobody could be asked; that is no failure of the job.
+ * `gone`: it was started, nothing of it is left, and it wrote no end record; `end` is what its runner can say of that.
  */
-export type JobState = { state: 'absent' } | { state: 'running'; beat: Beat | null } | { state: 'ended'; end: EndRecord } | { state: 'gone' }
+export type JobState =
+  | { state: 'absent' }
+  | { state: 'waiting'; reason: string }
+  | { state: 'running'; beat: Beat | null }
+  | { state: 'unknown'; why: string }
+  | { state: 'ended'; end: EndRecord }
+  | { state: 'gone'; end: LastWords }
+
+/** How a job ended that could not say so itself. */
+export type LastWords = Pick<EndRecord, 'endClass' | 'message' | 'exitCode' | 'signal' | 'scheduler'>
 
 /** Where jobs run. One case suite (job-runner.cases.ts) holds for every implementation. */
 export interface JobRunner {
-  readonly name: 'local'
+  readonly name: RunnerName
   /** Starts the attempt; starting it twice runs it once. Throws JobNotStarted when the machine cannot. */
   submit(job: JobFolder, request: JobRequest): Promise<void>
   look(job: JobFolder): Promise<JobState>

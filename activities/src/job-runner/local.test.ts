@@ -23,8 +23,7 @@ const openBench = async (): Promise<RunnerBench & { root: string; store: ReturnT
   const python = join(root, 'python')
   await writeFile(python, `#!/bin/sh\nexec ${ml}/.venv/bin/python ${caseJob} "$@"\n`)
   await chmod(python, 0o700)
-  const putIfAbsent = (path: string, data: Uint8Array) => store.putIfAbsent(path.slice(root.length + 1), data)
-  const runner = () => localRunner({ python, mlDir: ml, env: { PATH: '/usr/bin:/bin', PYTHONPATH: ml }, putIfAbsent, warm: null })
+  const runner = () => localRunner({ python, mlDir: ml, env: { PATH: '/usr/bin:/bin', PYTHONPATH: ml }, warm: null })
   const jobs: JobFolder[] = []
   const processes = async (job: JobFolder): Promise<number[]> => {
     const started = Started.safeParse(JSON.parse(await readFile(join(job.path, 'started.json'), 'utf8').catch(() => 'null')))
@@ -109,7 +108,7 @@ describe('processes of this machine', () => {
 
   test.each([{ startTicks: '1' }, { bootId: 'an earlier one' }])('a process that has the number of a job now (%j) is not taken for it, and not stopped', async (over) => {
     const job = await someJob(await startedAs(over))
-    expect(await bench.runner.look(job)).toEqual({ state: 'gone' })
+    expect(await bench.runner.look(job)).toMatchObject({ state: 'gone' })
     await bench.runner.stop(job, 100)
     expect(await isAlive(await startedAs({}))).toBe(true)
   })
@@ -117,15 +116,14 @@ describe('processes of this machine', () => {
   test('a job that is gone gets an end record with the last words of its log', async () => {
     const job = await someJob(await startedAs({ startTicks: '1' }))
     await writeFile(join(job.path, 'log.jsonl'), 'first\nlast\n')
-    await writeEnd((path, data) => bench.store.putIfAbsent(path.slice(bench.root.length + 1), data), job, 'killed', null, null)
+    await writeEnd(job, { endClass: 'killed', message: 'the process is gone and left no end record', exitCode: null, signal: null })
     expect(await bench.runner.look(job)).toMatchObject({ state: 'ended', end: { endClass: 'killed', message: 'the process is gone and left no end record', logTail: ['first', 'last'] } })
   })
 
   test('an end record that was there first stays', async () => {
     const job = await someJob(await startedAs({}))
-    const putIfAbsent = (path: string, data: Uint8Array) => bench.store.putIfAbsent(path.slice(bench.root.length + 1), data)
-    await writeEnd(putIfAbsent, job, 'killed', null, 'SIGKILL')
-    await writeEnd(putIfAbsent, job, 'failed', 1, null)
+    await writeEnd(job, { endClass: 'killed', message: 'the process was ended by SIGKILL', exitCode: null, signal: 'SIGKILL' })
+    await writeEnd(job, { endClass: 'failed', message: 'the process exited with code 1', exitCode: 1, signal: null })
     expect(EndRecord.parse(JSON.parse(await readFile(join(job.path, 'end.json'), 'utf8'))).endClass).toBe('killed')
   })
 
@@ -147,7 +145,7 @@ describe('processes of this machine', () => {
   })
 
   test('a machine without the interpreter says so, and what to do', async () => {
-    const runner = localRunner({ python: '/nowhere/python', mlDir: ml, env: {}, putIfAbsent: () => Promise.resolve(true), warm: null })
+    const runner = localRunner({ python: '/nowhere/python', mlDir: ml, env: {}, warm: null })
     const { job, request } = await bench.newJob('commit')
     await expect(runner.submit(job, request)).rejects.toThrow(JobNotStarted)
     await expect(runner.submit(job, request)).rejects.toThrow('run cpt doctor --fix')
@@ -158,7 +156,7 @@ describe('processes of this machine', () => {
     await writeFile(shell, '#!/bin/sh\nenv\n')
     await chmod(shell, 0o700)
     const { job, request } = await bench.newJob('commit')
-    await localRunner({ python: shell, mlDir: ml, env: { ONLY: 'this' }, putIfAbsent: () => Promise.resolve(true), warm: null }).submit(job, request)
+    await localRunner({ python: shell, mlDir: ml, env: { ONLY: 'this' }, warm: null }).submit(job, request)
     const log = await vi.waitFor(async () => {
       const text = await readFile(join(job.path, 'log.jsonl'), 'utf8')
       expect(text).toContain('ONLY=this')

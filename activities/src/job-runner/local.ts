@@ -3,9 +3,10 @@ import { open, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Beat, EndRecord, exitClass } from '@cpt/contracts/job'
+import { putFileIfAbsent } from '../artifact-store/local-disk.ts'
 import { groupMembers, isAlive, jobMembers, signalGroup, Started } from './process.ts'
 import type { WarmParent } from './warm-parent.ts'
-import { JobNotStarted, type JobFolder, type JobRunner } from './job-runner.ts'
+import { JobNotStarted, type JobFolder, type JobRunner, type LastWords } from './job-runner.ts'
 
 export interface LocalRunnerSettings {
   python: string
@@ -13,7 +14,6 @@ export interface LocalRunnerSettings {
   mlDir: string
   /** The whole environment of a job: nothing of the worker's own reaches it. */
   env: Record<string, string>
-  putIfAbsent: (path: string, data: Uint8Array) => Promise<boolean>
   /** Forks jobs instead of starting Python for each; null: every job starts cold. */
   warm: WarmParent | null
 }
@@ -32,7 +32,7 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
     if (await isAlive(started)) return { state: 'running', beat: await readJson(join(job.path, 'beat.json'), Beat) }
     // it may have written its end record between the two looks
     const late = await readJson(join(job.path, 'end.json'), EndRecord)
-    return late === null ? { state: 'gone' } : { state: 'ended', end: late }
+    return late === null ? { state: 'gone', end: { endClass: 'killed', message: 'the process is gone and left no end record', exitCode: null, signal: null } } : { state: 'ended', end: late }
   }
 
   return {
@@ -52,7 +52,7 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
         child.once('exit', (code, signal) => {
           children.delete(job.path)
           // where this cannot be written, whoever looks next finds the job gone and meets the cause itself
-          recordExit(settings, job, code, signal).catch(() => undefined)
+          recordExit(job, code, signal).catch(() => undefined)
         })
         child.unref()
       } finally {
@@ -77,28 +77,17 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
 }
 
 /** For a job that ended without a word: what the system said of it becomes its end record. */
-const recordExit = async (settings: LocalRunnerSettings, job: JobFolder, code: number | null, signal: NodeJS.Signals | null): Promise<void> => {
+const recordExit = async (job: JobFolder, code: number | null, signal: NodeJS.Signals | null): Promise<void> => {
   const endClass = signal !== null ? 'killed' : (exitClass[code ?? 1] ?? 'failed')
   // another process of this attempt holds the start: this one has nothing to say about it
   if (endClass === 'superseded') return
-  await writeEnd(settings.putIfAbsent, job, endClass, code, signal)
+  await writeEnd(job, { endClass, exitCode: code, signal, message: signal !== null ? `the process was ended by ${signal}` : `the process exited with code ${code}` })
 }
 
 /** Writes an end record on behalf of a job that is proven gone, with the tail of its log as evidence. */
-export const writeEnd = async (putIfAbsent: LocalRunnerSettings['putIfAbsent'], job: JobFolder, endClass: EndRecord['endClass'], code: number | null, signal: string | null): Promise<void> => {
-  const logTail = await readLogTail(job)
-  const end: EndRecord = {
-    format: 'cpt-end/1',
-    endClass,
-    type: 'JobEnded',
-    message: signal !== null ? `the process was ended by ${signal}` : code === null ? 'the process is gone and left no end record' : `the process exited with code ${code}`,
-    exitCode: code,
-    signal,
-    progressTokens: 0,
-    logTail,
-    wallSeconds: 0,
-  }
-  await putIfAbsent(join(job.path, 'end.json'), Buffer.from(JSON.stringify(end)))
+export const writeEnd = async (job: JobFolder, last: LastWords): Promise<void> => {
+  const end: EndRecord = { format: 'cpt-end/1', type: 'JobEnded', progressTokens: 0, logTail: await readLogTail(job), wallSeconds: 0, ...last }
+  await putFileIfAbsent(join(job.path, 'end.json'), Buffer.from(JSON.stringify(end)))
 }
 
 /** The last lines of a job's log, control characters removed. */
