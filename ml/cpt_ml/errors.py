@@ -63,6 +63,10 @@ class Stopped(JobFailure):
     exit_code = 75
 
 
+class Paused(Stopped):
+    """A person wants the work held: the job left at a commit, nothing is lost."""
+
+
 class Orphaned(JobFailure):
     """Nobody has renewed the lease: the asker is gone."""
 

@@ -2,13 +2,18 @@
 
 `python -m cpt_ml <stage> --request request.json --result result.json` is the whole interface. Beside request.json
 live `started.json` (created only if absent: the attempt's first act), `beat.json`, `lease` (a counter that whoever
-watches the job raises), `stop` (present: save and leave) and `end.json`, each described in contracts/src/job.ts.
+watches the job raises), `pulse` (a counter that the job raises while it lives), `stop` (present: save and leave),
+`pause` (present: leave at the next commit) and `end.json`, each described in contracts/src/job.ts.
+
+Under torchrun every rank runs this module; rank 0 alone claims the start, beats, commits and writes the end record.
 """
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib
+import itertools
 import json
 import math
 import os
@@ -22,7 +27,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpt_ml.errors import BadRequest, JobFailure, Orphaned, Stopped, Superseded
+from cpt_ml.errors import BadRequest, JobFailure, Orphaned, Paused, Stopped, Superseded
+from cpt_ml.process_identity import process_identity
 from cpt_ml.store import Attempt, Json, Store, put_if_absent, replace_file
 
 BEAT_SECONDS = 0.5
@@ -67,6 +73,8 @@ class Job:
         self._beat: Json = {"phase": "starting", "done": 0, "total": 0, "unit": "", "seq": 0}
         self._last_beat = -math.inf
         self._stop_reason: str | None = None
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.world = int(os.environ.get("WORLD_SIZE", "1"))
         self._started = time.monotonic()
         self._computing_since: float | None = None
 
@@ -85,6 +93,8 @@ class Job:
         self._computing_since = self._computing_since or time.monotonic()
         self._beat = {**self._beat, "phase": phase, "done": done, "total": total, "unit": unit, **more}
         now = time.monotonic()
+        if self.rank > 0:
+            return self.check_stop()
         if now - self._last_beat >= BEAT_SECONDS or phase != self._beat.get("written"):
             self._last_beat = now
             self._beat["seq"] += 1
@@ -98,6 +108,11 @@ class Job:
             raise Orphaned(f"{self.stage}: nobody renewed the lease for {self.spec['leaseSeconds']} s")
         if self._stop_reason:
             raise Stopped(f"{self.stage}: told to stop ({self._stop_reason})")
+
+    def check_pause(self) -> None:
+        """Raises Paused when a person wants the work held; called where everything so far is committed."""
+        if (self.folder / "pause").exists():
+            raise Paused(f"{self.stage}: paused at a commit")
 
     @property
     def stopping(self) -> str | None:
@@ -147,6 +162,8 @@ class Job:
             self.beat(self.stage, i, len(units), f"shard {unit.index}")
             attempt = self.attempt(unit.fingerprint)
             self.commit(attempt, work(unit, attempt))
+            if i + 1 < len(units):
+                self.check_pause()
         self.beat(self.stage, len(units), len(units))
 
     def log(self, event: str, **fields: Any) -> None:
@@ -158,13 +175,7 @@ class Job:
 
     def claim_start(self) -> None:
         """The first act: creates started.json, so that an attempt that was submitted twice runs once."""
-        me = {
-            "pid": os.getpid(),
-            "startTicks": process_start_ticks(os.getpid()),
-            "bootId": boot_id(),
-            "host": os.uname().nodename,
-        }
-        if not put_if_absent(self.folder / "started.json", json.dumps(me).encode()):
+        if not put_if_absent(self.folder / "started.json", json.dumps(process_identity()).encode()):
             raise Superseded(f"{self.stage}: attempt {self.spec['attempt']} was started already")
 
     def watch(self) -> None:
@@ -183,7 +194,10 @@ class Job:
     def _watch_lease(self) -> None:
         lease, stop = self.folder / "lease", self.folder / "stop"
         seen, since = self._read(lease), time.monotonic()
-        while True:
+        for pulse in itertools.count():
+            if self.rank == 0:
+                with contextlib.suppress(OSError):  # a full disk must not end the watch
+                    replace_file(self.folder / "pulse", str(pulse).encode())
             time.sleep(LEASE_POLL_SECONDS)
             if stop.exists() and self._stop_reason is None:
                 self._stop_reason = "asked"
@@ -225,7 +239,8 @@ def run(stage: str, request_path: Path, result_path: Path) -> int:
         return BadRequest.exit_code
     job = Job(request_path.parent, spec)
     try:
-        job.claim_start()
+        if job.rank == 0:
+            job.claim_start()
     except Superseded as e:
         print(f"cpt_ml: {e}", file=sys.stderr)
         return e.exit_code
@@ -235,6 +250,8 @@ def run(stage: str, request_path: Path, result_path: Path) -> int:
         set_threads(job.threads)
         module = importlib.import_module(f"cpt_ml.{stage.replace('-', '_')}")
         result = module.run(job)
+        if job.rank > 0:
+            return 0
         if spec["units"] is None:
             result = job.store.record(job.fingerprint)["result"]
         replace_file(result_path, json.dumps(result or {}, ensure_ascii=False).encode())
@@ -251,7 +268,8 @@ def run(stage: str, request_path: Path, result_path: Path) -> int:
     except Exception as e:
         traceback.print_exc()
         code, end = 1, ("failed", "JobEnded", f"{stage}: {e.__class__.__name__}: {e}")
-    job.end(*end, code)
+    if job.rank == 0:
+        job.end(*end, code)
     return code
 
 
@@ -261,28 +279,6 @@ def set_threads(threads: int) -> None:
         os.environ[name] = str(threads)
     # on shared cores OpenMP threads that spin while they wait made two-thread training 10 times as slow
     os.environ["OMP_WAIT_POLICY"] = "passive"
-
-
-def process_identity() -> Json:
-    """Number, start time and boot of this process: what tells it from a later one of the same number."""
-    pid = os.getpid()
-    return {"pid": pid, "startTicks": process_start_ticks(pid), "bootId": boot_id(), "host": os.uname().nodename}
-
-
-def process_start_ticks(pid: int) -> str:
-    """Field 22 of /proc/<pid>/stat: with the boot id it tells a process from a later one with the same number."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
-    except OSError:
-        return ""
-
-
-def boot_id() -> str:
-    """Identity of this boot of the machine; empty where the system has none."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
 
 
 def _finite(value: Any) -> Any:

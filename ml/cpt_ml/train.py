@@ -91,6 +91,8 @@ def run(job: Job) -> None:
     finite, before anything is saved; Stopped or Orphaned after saving, when told to leave.
     """
     request = contract.parse(TrainRequest, job.request)
+    if job.world > 1:
+        raise BadRequest(f"train: runs as one process, not {job.world}: set nodes and processesPerNode to 1")
     job.beat("load", 0, request.token_budget, "tokens")
     start = request.start.model if isinstance(request.start, FromModel) else request.start.checkpoint
     start_folder = job.store.folder(start)
@@ -170,6 +172,8 @@ def _train(  # noqa: PLR0917
             line = train_step(request, stream, state, micro_batch, device)
             if rhythm.due(state.step) or state.step == request.steps:
                 save()
+                if state.step < request.steps:
+                    job.check_pause()
             speed = (state.tokens - first) / (time.monotonic() - began)
             job.beat(
                 "train", state.tokens, request.token_budget, "tokens", lastCommitTokens=job.progress_tokens,

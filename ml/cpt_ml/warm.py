@@ -26,6 +26,7 @@ import time
 from pathlib import Path
 
 from cpt_ml import job
+from cpt_ml.process_identity import process_identity
 from cpt_ml.store import put_if_absent, replace_file
 
 IMPORTED = (
@@ -50,7 +51,7 @@ def serve(path: Path, records: Path, idle_seconds: float) -> int:
     """Answers fork requests until idle; returns the exit code. Nobody can connect before everything is imported."""
     record = records / f"{os.getpid()}.json"
     # on record before the seconds of importing: whoever closes down finds this process
-    replace_file(record, json.dumps(job.process_identity()).encode())
+    replace_file(record, json.dumps(process_identity()).encode())
     job.set_threads(1)
     for name in IMPORTED:
         importlib.import_module(name)

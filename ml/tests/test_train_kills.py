@@ -184,6 +184,17 @@ def test_a_job_told_to_stop_saves_what_it_has_and_says_so(run: Run) -> None:
     assert run.is_undisturbed()
 
 
+def test_a_paused_job_leaves_at_its_next_checkpoint_and_the_next_attempt_goes_on(run: Run) -> None:
+    job = run.attempt()
+    job.folder.mkdir(parents=True, exist_ok=True)
+    (job.folder / "pause").touch()
+    assert run.processes.wait(run.processes.start(job)) == 75
+    end = json.loads((job.folder / "end.json").read_bytes())
+    assert (end["endClass"], end["type"], run.last_seq()) == ("stopped", "Paused", 1)
+    assert run.finish() == 0
+    assert run.is_undisturbed()
+
+
 def test_the_command_line_gives_the_same_weights_as_a_forked_job_also_after_kill_9(run: Run) -> None:
     codes: list[int] = []
     for kill in (True, False):

@@ -1,0 +1,30 @@
+"""What tells a process from a later one that was given the same number."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cpt_ml.store import Json
+
+
+def process_identity() -> Json:
+    """Number, start time and boot of this process: what tells it from a later one of the same number."""
+    pid = os.getpid()
+    return {"pid": pid, "startTicks": process_start_ticks(pid), "bootId": boot_id(), "host": os.uname().nodename}
+
+
+def process_start_ticks(pid: int) -> str:
+    """Field 22 of /proc/<pid>/stat: with the boot id it tells a process from a later one with the same number."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[19]
+    except OSError:
+        return ""
+
+
+def boot_id() -> str:
+    """Identity of this boot of the machine; empty where the system has none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
