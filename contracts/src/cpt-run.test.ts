@@ -16,6 +16,14 @@ test('a complete run is its own parse, so that what is recorded stays what it wa
   expect(CptRunSpec.parse(JSON.parse(JSON.stringify(spec)))).toEqual(spec)
 })
 
+test('a schedule longer than the plan is found at the door', () => {
+  const training = preset['training'] as Record<string, unknown>
+  const problems = (over: Record<string, unknown>) => checkInput(CptRunSpec, { ...preset, training: { ...training, ...over } }).problems?.map((p) => p.path)
+  expect(problems({ decayTokens: 10_000_000 })).toEqual(['training.decayTokens'])
+  expect(problems({ schedule: 'cosine', warmupTokens: 10_000_000 })).toEqual(['training.warmupTokens'])
+  expect(problems({ schedule: 'constant', warmupTokens: 10_000_000 })).toBeUndefined()
+})
+
 test('a whole preset is also a valid input', () => {
   expect(checkInput(CptRunInput, preset).problems).toBeNull()
 })

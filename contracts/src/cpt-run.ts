@@ -128,6 +128,11 @@ export const CptRunSpec = z
     const bad = (path: (string | number)[], message: string) => ctx.addIssue({ code: 'custom', path, message })
     if (spec.training.globalBatchTokens % spec.training.sequenceTokens !== 0)
       bad(['training', 'globalBatchTokens'], `expected a multiple of training.sequenceTokens (${spec.training.sequenceTokens})`)
+    const { schedule, warmupTokens, decayTokens, globalBatchTokens } = spec.training
+    const planned = spec.plan.reduce((sum, s) => sum + s.rounds * Math.floor(s.tokens / s.rounds / globalBatchTokens) * globalBatchTokens, 0)
+    const decay = schedule === 'warmup-stable-decay' ? decayTokens : 0
+    if (schedule !== 'constant' && warmupTokens + decay > planned)
+      bad(['training', decay > 0 ? 'decayTokens' : 'warmupTokens'], `expected a warm-up and decay that fit into the plan's ${planned} tokens, got ${warmupTokens} + ${decay}`)
     if (!spec.plan.some((s) => (s.mixture.languages[spec.targetLanguage] ?? 0) > 0)) bad(['targetLanguage'], 'expected a language that the plan gives a share')
     spec.plan.forEach((s, i) => {
       if (s.tokens < s.rounds * spec.training.globalBatchTokens) bad(['plan', i, 'tokens'], `expected at least one global batch (${spec.training.globalBatchTokens} tokens) a round`)
