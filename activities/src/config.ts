@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { controlQueue, defaultNamespace, jobsQueue } from '@cpt/contracts/ids'
 import { z } from 'zod'
+import { parseLostAnswers, type LostAnswers } from './lost-answers.ts'
 
 /** Everything a process of ours takes from its environment. Names in workflow input are looked up here. */
 export interface Config {
@@ -28,6 +29,9 @@ export interface Config {
   /** How long the process that forks jobs waits for the next one; 0: every job starts a Python of its own. */
   warmIdleSeconds: number
   logLevel: string
+  /** For tests: the folder in which failpoints are armed, and which answers of outside calls are lost. */
+  failpoints: string | null
+  lostAnswers: LostAnswers | null
 }
 
 const Roots = z.record(z.string().regex(/^[a-z][a-z0-9-]{0,30}$/), z.string())
@@ -65,6 +69,8 @@ export const loadConfig = (env: Record<string, string | undefined> = process.env
     leaseSeconds: positive(env, 'CPT_LEASE_SECONDS', 120),
     warmIdleSeconds: env['CPT_WARM_IDLE_SECONDS'] === '0' ? 0 : positive(env, 'CPT_WARM_IDLE_SECONDS', 600),
     logLevel: env['CPT_LOG_LEVEL'] ?? 'info',
+    failpoints: env['CPT_FAILPOINTS'] ?? null,
+    lostAnswers: env['CPT_LOST_ANSWERS'] === undefined ? null : parseLostAnswers(env['CPT_LOST_ANSWERS']),
   }
 }
 
@@ -91,7 +97,7 @@ const positive = (env: Record<string, string | undefined>, name: string, otherwi
 }
 
 const jobEnvironment = (env: Record<string, string | undefined>): Record<string, string> => {
-  const kept = ['PATH', 'HOME', 'LANG', 'LC_ALL', 'TMPDIR', 'TZ', 'LD_LIBRARY_PATH'].flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]]))
+  const kept = ['PATH', 'HOME', 'LANG', 'LC_ALL', 'TMPDIR', 'TZ', 'LD_LIBRARY_PATH', 'CPT_FAILPOINTS'].flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]]))
   return {
     ...(Object.fromEntries(kept) as Record<string, string>),
     PYTHONUNBUFFERED: '1',

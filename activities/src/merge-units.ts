@@ -5,6 +5,7 @@ import type { JobUnit } from '@cpt/contracts/job'
 import type { Stage } from '@cpt/contracts/stage'
 import { z } from 'zod'
 import type { Deps } from './deps.ts'
+import { failpoint } from './failpoint.ts'
 import { canonical, parentsOf } from './identity.ts'
 import { needsPerson, StoreCorrupt } from './stage-failure.ts'
 
@@ -48,11 +49,14 @@ export const mergeUnits = async (deps: Deps, stage: Stage, fingerprint: string, 
     files.push(file)
     refs[kind] = { uri: `store:${fingerprint}/${kind}.json`, sha256: file.sha256, bytes: file.bytes }
   }
-  return await deps.store.commit({
+  failpoint('merge-written')
+  const committed = await deps.store.commit({
     format: 'cpt-commit/1', fingerprint, stage: stage.name, version: stage.version, request, files,
     result: { ...refs, counts, units: units.map((u) => u.fingerprint) },
     parents: parentsOf(request), attempt, wallSeconds: 0, committedAt: new Date().toISOString(),
   })
+  failpoint('merge-committed')
+  return committed
 }
 
 const Quarantine = z.object({ lines: z.number(), quarantined: z.number() })

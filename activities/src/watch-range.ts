@@ -10,6 +10,7 @@ import type { Beat, EndRecord, JobRequest, JobUnit, Placement } from '@cpt/contr
 import type { Stage } from '@cpt/contracts/stage'
 import { askerOf, claimAttempt, claimsOf, enterAsker, jobFolder, renewLease, withdrawAsker } from './claims.ts'
 import type { Deps } from './deps.ts'
+import { failpoint } from './failpoint.ts'
 import { JobNotStarted, type JobFolder, type JobRunner, type JobState } from './job-runner/job-runner.ts'
 import { readLogTail, writeEnd } from './job-runner/local.ts'
 import { needsPerson, tryAgain } from './stage-failure.ts'
@@ -70,8 +71,10 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
         {
           const request = await requestOf(deps, work, job)
           await prepare(job, request)
+          failpoint('request-written')
           await renewLease(job, asker, mine.lease++)
           await submit(deps, work, job, request)
+          failpoint('job-submitted')
         }
         mine.submitted = true
         break
@@ -94,6 +97,7 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
         await writeEnd(job, state.end)
         break
       case 'ended':
+        failpoint('end-seen')
         if (await work.isCommitted()) return job.attempt
         throw judge(work, job, state.end, await evidence(job, state.end))
     }
@@ -168,7 +172,9 @@ const currentAttempt = async (deps: Deps, work: RangeWork, asker: string): Promi
     }
     const next = jobFolder(deps.workDir, work.fingerprint, work.range, last + 1)
     const claim = { workflow: asker, run: Context.current().info.workflowExecution?.runId ?? '', key: work.key, decision: work.decision, runner: work.placement.runner, host: hostname(), progress, at: new Date().toISOString() }
-    if (await claimAttempt(deps.store, work.fingerprint, work.range, last + 1, claim)) return next
+    if (!(await claimAttempt(deps.store, work.fingerprint, work.range, last + 1, claim))) continue
+    failpoint('attempt-claimed')
+    return next
   }
 }
 

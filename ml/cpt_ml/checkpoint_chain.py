@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from cpt_ml.errors import Superseded
+from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
 from cpt_ml.store import Attempt, Json, put_if_absent, sha256_file, sync_folder
 
@@ -97,8 +98,10 @@ class CheckpointChain:
         state["recordSha256"] = _self_digest(record)
         data = json.dumps(record, allow_nan=False).encode()
         self.job.fence()
+        failpoint("checkpoint-written")
         if not put_if_absent(self.folder / f"{name}.json", data):
             raise Superseded(f"train: checkpoint {name} exists already, another attempt is at work")
+        failpoint("checkpoint-recorded")
         before, self.tip, self._seq = self.tip, self._checkpoint(record, data), seq
         self.job.progress_tokens = tokens
         self._prune(keep=[c.sha256 for c in (before, self.tip) if c])

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from cpt_ml.errors import BadRequest, JobFailure, Orphaned, Paused, Stopped, Superseded
+from cpt_ml.failpoint import failpoint
 from cpt_ml.process_identity import process_identity
 from cpt_ml.store import Attempt, Json, Store, put_if_absent, replace_file
 
@@ -140,8 +141,10 @@ class Job:
             "committedAt": datetime.datetime.now(datetime.UTC).isoformat(),
         }
         path = self.store.root / "commits" / attempt.fingerprint[:2] / f"{attempt.fingerprint}.json"
+        failpoint("commit-written")
         if not put_if_absent(path, json.dumps(record, ensure_ascii=False, allow_nan=False).encode()):
             record = self.store.record(attempt.fingerprint)
+        failpoint("committed")
         self.log("committed", fingerprint=attempt.fingerprint, files=len(record["files"]))
         return record
 
@@ -241,6 +244,7 @@ def run(stage: str, request_path: Path, result_path: Path) -> int:
     try:
         if job.rank == 0:
             job.claim_start()
+            failpoint("job-started")
     except Superseded as e:
         print(f"cpt_ml: {e}", file=sys.stderr)
         return e.exit_code
@@ -270,6 +274,7 @@ def run(stage: str, request_path: Path, result_path: Path) -> int:
         code, end = 1, ("failed", "JobEnded", f"{stage}: {e.__class__.__name__}: {e}")
     if job.rank == 0:
         job.end(*end, code)
+        failpoint("end-written")
     return code
 
 

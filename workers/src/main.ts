@@ -1,5 +1,7 @@
 import { fileURLToPath } from 'node:url'
 import { loadConfig } from '@cpt/activities/config'
+import { openFailpoints } from '@cpt/activities/failpoint'
+import { withLostAnswers } from '@cpt/activities/lost-answers'
 import { Connection } from '@temporalio/client'
 import { NativeConnection, Runtime, type LogLevel } from '@temporalio/worker'
 import { pino } from 'pino'
@@ -23,7 +25,9 @@ Runtime.install({
 const options = await connectionOptions(config)
 const native = await NativeConnection.connect(options)
 const connection = await Connection.connect(options)
-const workers = await createWorkers(native, createDeps(config, connection, log), { codePath: fileURLToPath(new URL('workflows.js', import.meta.url)) })
+openFailpoints(config.failpoints)
+const deps = createDeps(config, connection, log)
+const workers = await createWorkers(native, config.lostAnswers === null ? deps : withLostAnswers(deps, config.lostAnswers), { codePath: fileURLToPath(new URL('workflows.js', import.meta.url)) })
 const running = workers.map((w) => w.run())
 // whoever started this process waits for the line
 process.stdout.write(`${JSON.stringify({ ready: true, pid: process.pid, queues: config.queues, namespace: config.temporal.namespace })}\n`)
