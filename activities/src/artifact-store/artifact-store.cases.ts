@@ -72,6 +72,18 @@ export const artifactStoreCases = (name: string, open: () => Promise<StoreBench>
       expect(await bench.store.list('')).toHaveLength(5)
     })
 
+    test('tells size and time of everything under a prefix', async () => {
+      const before = Date.now()
+      await bench.store.putIfAbsent('claims/aa/1.json', bytes('four'))
+      const { path } = await bench.store.write(fingerprint, 'a1', 'out/corpus.json', bytes('sixteen'))
+      const [claim] = await bench.store.entries('claims/')
+      expect(claim).toMatchObject({ key: 'claims/aa/1.json', bytes: 4 })
+      // the store's clock need not be ours to the second
+      expect(Math.abs((claim?.changedAtMs ?? 0) - before)).toBeLessThan(600_000)
+      expect((await bench.store.entries('data/')).map((e) => [e.key, e.bytes])).toEqual([[path, 7]])
+      expect(await bench.store.entries('nothing/')).toEqual([])
+    })
+
     test('tells sizes and removes keys; a key removed twice is no error, and may be put again', async () => {
       await bench.store.putIfAbsent('k', bytes('four'))
       expect(await bench.store.size('k')).toBe(4)

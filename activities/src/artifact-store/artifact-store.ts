@@ -1,5 +1,12 @@
 import type { ArtifactRef, CommitRecord, Manifest } from '@cpt/contracts/artifact'
 
+/** What lies at a key: its size, and when it last changed by the store's own clock. */
+export interface StoreEntry {
+  key: string
+  bytes: number
+  changedAtMs: number
+}
+
 /**
  * Where results live. Readers trust commit records alone; a record is created only if absent, and the loser of a race
  * reads the winner. One case suite (artifact-store.cases.ts) holds for every implementation.
@@ -11,6 +18,8 @@ export interface ArtifactStore {
   get(key: string): Promise<Uint8Array | null>
   /** Keys that start with `prefix`, sorted. */
   list(prefix: string): Promise<string[]>
+  /** Everything under a prefix that ends in `/`, unfinished writes too, sorted by key. */
+  entries(prefix: string): Promise<StoreEntry[]>
   /** Size of the data at `path`, or null where there are none. */
   size(path: string): Promise<number | null>
   /** Removes one key; a missing key is no error. */

@@ -32,6 +32,17 @@ export const localDiskStore = (roots: Readonly<Record<string, string>>): Artifac
         .filter((key) => key.startsWith(prefix))
         .sort()
     },
+    async entries(prefix) {
+      const files = ((await orNull(readdir(at(prefix), { recursive: true, withFileTypes: true }))) ?? []).filter((e) => e.isFile())
+      const found = await Promise.all(
+        files.map(async (e) => {
+          const path = join(e.parentPath, e.name)
+          const is = await orNull(stat(path)) // it may go while we look
+          return is === null ? [] : [{ key: relative(root, path).split(sep).join('/'), bytes: is.size, changedAtMs: is.mtimeMs }]
+        }),
+      )
+      return found.flat().sort((a, b) => (a.key < b.key ? -1 : 1))
+    },
     async size(path) {
       return (await orNull(stat(at(path))))?.size ?? null
     },
