@@ -4,10 +4,12 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { ShardEntry } from '@cpt/contracts/artifact'
+import { Placement } from '@cpt/contracts/job'
 import type { Stage } from '@cpt/contracts/stage'
 import { stages } from '@cpt/contracts/stages'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
+import { z } from 'zod'
 import { refUnderRoot } from './artifact-store/local-disk.ts'
 import { canonical, fingerprintOf, parentsOf, sha256, treeDigest, unitsOf } from './identity.ts'
 
@@ -66,6 +68,39 @@ test('every recorded fingerprint belongs to a stage', () => {
   expect(Object.keys(recorded).filter((key) => !all.some((s) => key.startsWith(`${s.name}/`)))).toEqual([])
 })
 
+const mapped = all.filter((s) => s.shape.kind === 'map')
+describe.each(mapped.map((s) => [s.name, s] as const))('the units of %s', (name, stage) => {
+  const request = golden(name)
+  /** Two shards to every manifest, told apart by its digest. */
+  const twoShards = (manifest: { sha256: string }): Promise<ShardEntry[]> => Promise.resolve([0, 1].map((i) => ({ commit: digest('c'), name: `part-${i}`, sha256: sha256(`${manifest.sha256}/${i}`), bytes: 100, rows: 10 })))
+  const fingerprintsOf = async (r: Record<string, unknown>, s: Stage = stage) => (await unitsOf(s, r, twoShards)).map((u) => u.fingerprint)
+  const over = stage.shape.kind === 'whole' ? [] : 'items' in stage.shape ? [stage.shape.items] : stage.shape.manifests
+  const stageOnly = stage.shape.kind === 'whole' ? [] : (stage.shape.stageOnly ?? [])
+
+  test('are the recorded ones: shards that are committed stay valid', async () => {
+    const recorded: Record<string, string[]> = JSON.parse(readFileSync(join(fixtures, 'unit-fingerprints.json'), 'utf8'))
+    expect(recorded).toHaveProperty([`${name}/${stage.version}`])
+    for (const [key, fingerprints] of Object.entries(recorded)) {
+      const [of, version] = key.split('/')
+      if (of === name) expect(await fingerprintsOf(request, { ...stage, version: Number(version) })).toEqual(fingerprints)
+    }
+  })
+  test('move with every field but what they are cut over and what judges the whole', async () => {
+    const mine = await fingerprintsOf(request)
+    for (const [key, value] of Object.entries(request)) {
+      if (over.includes(key)) continue
+      for (const changed of changes(value)) {
+        const theirs = await fingerprintsOf({ ...request, [key]: changed })
+        expect(theirs.filter((f) => mine.includes(f)), `${name}: ${key} = ${JSON.stringify(changed)}`).toEqual(stageOnly.includes(key) ? mine : [])
+      }
+    }
+  })
+  test('are not the stage itself, nor a unit of another version', async () => {
+    const [mine, raised] = await Promise.all([fingerprintsOf(request), fingerprintsOf(request, { ...stage, version: stage.version + 1 })])
+    expect(new Set([...mine, ...raised, fingerprintOf(stage, request)]).size).toBe(mine.length + raised.length + 1)
+  })
+})
+
 describe('canonical form', () => {
   test('an absent field and an undefined one are the same', () => {
     expect(canonical({ a: 1, b: undefined })).toBe(canonical({ a: 1 }))
@@ -78,6 +113,27 @@ describe('canonical form', () => {
   })
   test('it survives JSON: what a worker reads back has the same fingerprint', () => {
     fc.assert(fc.property(fc.jsonValue(), (value) => { expect(canonical(JSON.parse(JSON.stringify(value)))).toBe(canonical(value)) }))
+  })
+})
+
+describe('what is identity and what is placement', () => {
+  const placement = Object.keys(Placement.shape)
+  /** Names of all fields of a request, at every depth, by its JSON Schema. */
+  const fieldsOf = (schema: unknown): string[] => {
+    if (Array.isArray(schema)) return schema.flatMap(fieldsOf)
+    if (typeof schema !== 'object' || schema === null) return []
+    const own = 'properties' in schema ? Object.keys(schema.properties as object) : []
+    return [...own, ...Object.values(schema).flatMap(fieldsOf)]
+  }
+  test.each(all.map((s) => [s.name, s] as const))('no field of %s has a name that placement has: each is declared once', (_, stage) => {
+    const fields = fieldsOf(z.toJSONSchema(stage.request, { io: 'input' }))
+    expect(fields.length).toBeGreaterThan(0)
+    expect(fields.filter((name) => placement.includes(name))).toEqual([])
+  })
+  test('placement is refused where identity is expected, at every stage', () => {
+    for (const stage of all) {
+      for (const field of placement) expect(stage.request.safeParse({ ...golden(stage.name), [field]: 1 }).success, `${stage.name}.${field}`).toBe(false)
+    }
   })
 })
 
@@ -148,6 +204,17 @@ describe('the units of a map stage', () => {
     const both = await unitsOf(stages.ingest, { sources }, shardsOf({}))
     expect(both.map((u) => u.inputs)).toEqual(sources.map((s) => ({ sources: s })))
     expect(await unitsOf(stages.ingest, { sources: sources.slice(0, 1) }, shardsOf({}))).toEqual(both.slice(0, 1))
+  })
+  test('sources in another order are the same units, and another stage: its manifest lists them so', async () => {
+    const sources = [{ name: 'zh', file: ref('samples:zh') }, { name: 'en', file: ref('samples:en') }]
+    const [there, back] = await Promise.all([sources, sources.toReversed()].map((list) => unitsOf(stages.ingest, { sources: list }, shardsOf({}))))
+    expect(back!.map((u) => u.fingerprint)).toEqual(there!.map((u) => u.fingerprint).toReversed())
+    expect(fingerprintOf(stages.ingest, { sources })).not.toBe(fingerprintOf(stages.ingest, { sources: sources.toReversed() }))
+  })
+  test('a renamed shard of the same content is the same unit: manifests name content', async () => {
+    const renamed = Object.fromEntries(Object.entries(columns(2)).map(([k, list]) => [k, list.map((s) => ({ ...s, name: `${s.name}-renamed`, commit: digest('d') }))]))
+    const [as, are] = await Promise.all([columns(2), renamed].map((c) => unitsOf(stages.tokenize, request, shardsOf(c))))
+    expect(are!.map((u) => u.fingerprint)).toEqual(as!.map((u) => u.fingerprint))
   })
   test('no drops are no columns', async () => {
     const units = await unitsOf(stages.tokenize, { ...request, drops: [] }, shardsOf(columns(2)))
