@@ -4,6 +4,7 @@ import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { controlQueue, defaultNamespace, jobsQueue } from '@cpt/contracts/ids'
 import { z } from 'zod'
+import type { S3Place } from './artifact-store/s3.ts'
 import { parseLostAnswers, type LostAnswers } from './lost-answers.ts'
 
 /** Everything a process of ours takes from its environment. Names in workflow input are looked up here. */
@@ -12,8 +13,14 @@ export interface Config {
   home: string
   /** Databases, logs, reports and, by default, the store. */
   stateDir: string
-  /** Named roots that inputs and references may point under; `store` is where results are committed. */
+  /** Named roots that inputs and references may point under; `store` is where results are committed: a folder or s3://bucket/prefix. */
   roots: Record<string, string>
+  /** The bucket, where the store is one. */
+  s3: S3Place | null
+  /** Folder of jobs and askers, on a disk that workers and jobs share: the store itself where that is a folder. */
+  workDir: string
+  /** Copies of what lies in a remote store. */
+  cacheDir: string
   reportsDir: string
   /** Address under which report pages are served, when they are. */
   reportsUrl: string | null
@@ -47,16 +54,21 @@ export const loadConfig = (env: Record<string, string | undefined> = process.env
   const home = resolve(env['CPT_HOME'] ?? findHome())
   const stateDir = resolve(env['CPT_STATE'] ?? join(home, '.cpt'))
   const extra = env['CPT_ROOTS'] === undefined ? {} : parseRoots(env['CPT_ROOTS'])
+  const store = storeIn(env, extra['store'] ?? join(stateDir, 'store'))
+  const cacheDir = resolve(env['CPT_CACHE'] ?? join(stateDir, 'cache'))
   const cert = env['TEMPORAL_TLS_CLIENT_CERT_PATH'] ?? env['TEMPORAL_TLS_CERT']
   const key = env['TEMPORAL_TLS_CLIENT_KEY_PATH'] ?? env['TEMPORAL_TLS_KEY']
   return {
     home,
     stateDir,
-    roots: { samples: join(home, 'samples'), store: join(stateDir, 'store'), ...extra },
+    roots: { samples: join(home, 'samples'), ...extra, store: store.root },
+    s3: store.s3,
+    workDir: store.s3 === null ? store.root : join(stateDir, 'work'),
+    cacheDir,
     reportsDir: join(stateDir, 'reports'),
     reportsUrl: env['CPT_REPORTS_URL'] ?? null,
     python: env['CPT_PYTHON'] ?? join(home, 'ml', '.venv', 'bin', 'python'),
-    jobEnv: jobEnvironment(env),
+    jobEnv: { ...jobEnvironment(env), ...(store.s3 === null ? {} : s3Environment(store.s3, cacheDir)) },
     temporal: {
       address: env['TEMPORAL_ADDRESS'] ?? '127.0.0.1:7233',
       namespace: env['TEMPORAL_NAMESPACE'] ?? defaultNamespace,
@@ -77,8 +89,46 @@ export const loadConfig = (env: Record<string, string | undefined> = process.env
 const parseRoots = (text: string): Record<string, string> => {
   const parsed = Roots.safeParse(jsonIn(text))
   if (!parsed.success) throw new Error(`CPT_ROOTS: expected a JSON object of name to folder, got ${text.slice(0, 80)}`)
+  const remote = Object.entries(parsed.data).find(([, dir]) => dir.includes('://'))
+  if (remote !== undefined) throw new Error(`CPT_ROOTS: ${remote[0]} is ${remote[1].slice(0, 80)}; expected a folder (a store in a bucket is named by CPT_STORE)`)
   return Object.fromEntries(Object.entries(parsed.data).map(([name, dir]) => [name, resolve(dir)]))
 }
+
+/** The folder or bucket that CPT_STORE names, and how to reach a bucket. */
+const storeIn = (env: Record<string, string | undefined>, otherwise: string): { root: string; s3: S3Place | null } => {
+  const text = env['CPT_STORE']
+  if (text === undefined) return { root: otherwise, s3: null }
+  if (env['CPT_ROOTS'] !== undefined && 'store' in parseRoots(env['CPT_ROOTS'])) throw new Error('CPT_STORE: CPT_ROOTS names a store as well; expected it in one of them')
+  if (!text.includes('://')) return { root: resolve(text), s3: null }
+  const [, bucket, path = ''] = /^s3:\/\/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:\/([A-Za-z0-9!_.*'()\/-]*))?$/.exec(text) ?? []
+  const prefix = path.replace(/\/+$/, '')
+  if (bucket === undefined || (prefix !== '' && prefix.split('/').some((part) => ['', '.', '..'].includes(part)))) throw new Error(`CPT_STORE: expected a folder or s3://bucket/prefix, got ${text.slice(0, 200)}`)
+  const [accessKeyId, secretAccessKey, sessionToken] = [env['AWS_ACCESS_KEY_ID'], env['AWS_SECRET_ACCESS_KEY'], env['AWS_SESSION_TOKEN']]
+  if ((accessKeyId === undefined) !== (secretAccessKey === undefined)) throw new Error(`${accessKeyId === undefined ? 'AWS_ACCESS_KEY_ID' : 'AWS_SECRET_ACCESS_KEY'}: expected beside the other of the pair, which is set`)
+  return {
+    root: prefix === '' ? `s3://${bucket}` : `s3://${bucket}/${prefix}`,
+    s3: {
+      bucket, prefix, endpoint: endpointIn(env), region: env['AWS_REGION'] ?? 'us-east-1',
+      credentials: accessKeyId === undefined || secretAccessKey === undefined ? null : { accessKeyId, secretAccessKey, ...(sessionToken === undefined ? {} : { sessionToken }) },
+    },
+  }
+}
+
+const endpointIn = (env: Record<string, string | undefined>): string | null => {
+  const text = env['CPT_S3_ENDPOINT']
+  if (text === undefined) return null
+  if (!URL.canParse(text) || !['http:', 'https:'].includes(new URL(text).protocol)) throw new Error(`CPT_S3_ENDPOINT: expected an http:// or https:// address, got ${text.slice(0, 200)}`)
+  return text
+}
+
+/** What a job needs to reach the bucket; ml/cpt_ml/store.py reads the same names. */
+const s3Environment = ({ endpoint, region, credentials }: S3Place, cacheDir: string): Record<string, string> => ({
+  AWS_REGION: region,
+  CPT_CACHE: cacheDir,
+  ...(endpoint === null ? {} : { CPT_S3_ENDPOINT: endpoint }),
+  ...(credentials === null ? {} : { AWS_ACCESS_KEY_ID: credentials.accessKeyId, AWS_SECRET_ACCESS_KEY: credentials.secretAccessKey }),
+  ...(credentials?.sessionToken === undefined ? {} : { AWS_SESSION_TOKEN: credentials.sessionToken }),
+})
 
 const jsonIn = (text: string): unknown => {
   try {

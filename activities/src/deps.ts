@@ -8,7 +8,7 @@ import type { JobRunner } from './job-runner/job-runner.ts'
 /** What activities stand on; created once a worker. */
 export interface Deps {
   config: Config
-  store: ArtifactStore & { root: string }
+  store: ArtifactStore
   /** Folder of jobs and askers, on a disk that workers and jobs share; the store itself may be remote. */
   workDir: string
   /** The runners that this worker's configuration knows. */

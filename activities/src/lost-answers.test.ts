@@ -16,7 +16,7 @@ test('a call whose answer is lost was performed all the same', async () => {
   await expect(losing.putIfAbsent('claims/a.json', Buffer.from('1'))).rejects.toBeInstanceOf(AnswerLost)
   expect(Buffer.from((await store.get('claims/a.json'))!).toString()).toBe('1')
   expect(lost).toEqual(['store.putIfAbsent'])
-  expect(losing.root).toBe(root)
+  expect(losing.place).toBe(root)
 })
 
 test('a seed repeats which answers are lost, about one in so many', async () => {

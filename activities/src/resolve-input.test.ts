@@ -8,11 +8,17 @@ import type { ApplicationFailure } from '@temporalio/common'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { parse, stringify } from 'yaml'
 import { unresolvableInputs } from '../../test/fixtures/bad-inputs.ts'
+import { openStore } from './artifact-store/open-store.ts'
 import { loadConfig } from './config.ts'
 import { mergeDeep, resolveInput } from './resolve-input.ts'
 
 const shipped = fileURLToPath(new URL('../../samples', import.meta.url))
 const preset = async () => parse(await readFile(join(shipped, 'quickstart.yaml'), 'utf8')) as Record<string, unknown>
+
+const resolving = (env: Record<string, string>) => {
+  const config = loadConfig(env)
+  return resolveInput({ config, store: openStore(config) })
+}
 
 const problemsOf = async (promise: Promise<unknown>): Promise<Problem[]> => {
   const failure: unknown = await promise.then(() => null, (e: unknown) => e)
@@ -21,7 +27,7 @@ const problemsOf = async (promise: Promise<unknown>): Promise<Problem[]> => {
 }
 
 describe('the shipped quickstart', () => {
-  const resolve = resolveInput({ config: loadConfig({}) })
+  const resolve = resolving({})
 
   test('resolves with every default, digest and the number of parameters', async () => {
     const run = await resolve({})
@@ -77,7 +83,7 @@ describe('a preset or base model of one’s own', () => {
   afterEach(() => rm(samples, { recursive: true }))
 
   const small: CptRunInput = { corpus: { sources: [{ name: 'zh', path: 'samples:corpus/zh.jsonl' }] }, evaluation: { benchmarks: [] } }
-  const resolve = (input: CptRunInput = small) => resolveInput({ config: loadConfig({ CPT_ROOTS: JSON.stringify({ samples }) }) })(input)
+  const resolve = (input: CptRunInput = small) => resolving({ CPT_ROOTS: JSON.stringify({ samples }) })(input)
   const writePreset = async (over: Record<string, unknown>) => { await writeFile(join(samples, 'quickstart.yaml'), stringify({ ...(await preset()), ...over })) }
 
   test('a preset with a key that nobody knows is refused by that key', async () => {

@@ -7,7 +7,6 @@ import { CptRunSpec, type CptRunInput } from '@cpt/contracts/cpt-run'
 import { checkInput, inputRefusal, type Problem } from '@cpt/contracts/parse-input'
 import { parse } from 'yaml'
 import { z } from 'zod'
-import { refUnderRoot, under } from './artifact-store/local-disk.ts'
 import type { Deps } from './deps.ts'
 import { UnknownPath } from './stage-failure.ts'
 
@@ -16,7 +15,7 @@ import { UnknownPath } from './stage-failure.ts'
  * recorded in history, so that editing a preset never changes a run under way. Fails with InvalidInput listing all problems.
  */
 export const resolveInput =
-  ({ config }: Pick<Deps, 'config'>) =>
+  ({ config, store }: Pick<Deps, 'config' | 'store'>) =>
   async (input: CptRunInput): Promise<ResolvedRun> => {
     const { preset = 'quickstart', ...given } = input
     const merged = mergeDeep(await readPreset(config.roots, preset), given)
@@ -26,7 +25,7 @@ export const resolveInput =
     const problems: Problem[] = []
     const find = async (path: string, uri: string): Promise<ArtifactRef> => {
       try {
-        return await refUnderRoot(config.roots, uri)
+        return await store.refTo(uri)
       } catch (e) {
         if (!(e instanceof UnknownPath)) throw e
         problems.push({ path, expected: 'a file or folder that this worker can read', got: e.message })
@@ -39,7 +38,7 @@ export const resolveInput =
     const base = await find('base.model', model)
     const tokenizer = await find('base.model', `${model}tokenizer.json`)
     if (problems.length > 0) throw invalidInput(problems)
-    const parameters = await countParameters(config.roots, model)
+    const parameters = await countParameters(store, model)
     if (parameters === null) throw invalidInput([{ path: 'base.model', expected: 'safetensors weights', got: `${model}model.safetensors, whose header cannot be read` }])
     return { spec, sources, benchmarks, base, tokenizer, parameters }
   }
@@ -79,9 +78,8 @@ const isObject = (v: unknown): v is Record<string, unknown> => typeof v === 'obj
 const Header = z.record(z.string(), z.object({ shape: z.array(z.int()).optional() }).loose())
 
 /** Parameters of a model folder, from the safetensors header alone: 0 where the weights lie in other files, null where it is broken. */
-const countParameters = async (roots: Readonly<Record<string, string>>, model: string): Promise<number | null> => {
-  const colon = model.indexOf(':')
-  const file = await open(under(roots[model.slice(0, colon)] ?? '', `${model.slice(colon + 1)}model.safetensors`), 'r').catch(() => null)
+const countParameters = async (store: Deps['store'], model: string): Promise<number | null> => {
+  const file = await store.localPath({ uri: `${model}model.safetensors` }).then((path) => open(path, 'r')).catch(() => null)
   if (file === null) return 0
   try {
     const { buffer: head } = await file.read(Buffer.alloc(8), 0, 8, 0)

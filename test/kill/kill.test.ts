@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import type { CommitRecord } from '@cpt/contracts/artifact'
 import type { CptRunInput } from '@cpt/contracts/cpt-run'
-import { pathOf, localDiskStore } from '@cpt/activities/artifact-store/local-disk'
+import { localDiskStore } from '@cpt/activities/artifact-store/local-disk'
 import { lineOf, progressOf, resultOf, startRun, type RunHandle } from '../harness/runs.ts'
 import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
 import { checkpointsOf, claimsIn, commitsOf, forgetStages, jobsIn, nothingLeft, type JobEntry } from '../harness/store.ts'
@@ -42,7 +42,7 @@ const trained = async (): Promise<Trained> => {
   const { result } = await trainRecord()
   const { weightsSha256, curve, model } = result as { weightsSha256: string; curve: { uri: string }; model: { sha256: string } }
   const store = localDiskStore({ store: system.storeDir })
-  return { weights: weightsSha256, curve: await readFile(await pathOf(store, { store: system.storeDir }, curve.uri), 'utf8'), model: model.sha256 }
+  return { weights: weightsSha256, curve: await readFile(await store.localPath(curve), 'utf8'), model: model.sha256 }
 }
 
 beforeAll(async () => {

@@ -1,5 +1,5 @@
 import { createControlActivities, createStageActivities } from '@cpt/activities/activities'
-import { localDiskStore } from '@cpt/activities/artifact-store/local-disk'
+import { openStore } from '@cpt/activities/artifact-store/open-store'
 import type { Config } from '@cpt/activities/config'
 import type { Deps } from '@cpt/activities/deps'
 import { localRunner } from '@cpt/activities/job-runner/local'
@@ -10,11 +10,10 @@ import type { Logger } from 'pino'
 
 /** Everything activities stand on, from the configuration. */
 export const createDeps = (config: Config, connection: Connection, log: Logger): Deps => {
-  const store = localDiskStore(config.roots)
   return {
     config,
-    store,
-    workDir: store.root,
+    store: openStore(config),
+    workDir: config.workDir,
     runners: {
       local: localRunner({
         python: config.python, mlDir: `${config.home}/ml`, env: config.jobEnv,

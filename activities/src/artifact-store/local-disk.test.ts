@@ -8,7 +8,8 @@ import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { UnknownPath } from '../stage-failure.ts'
 import { artifactStoreCases, type StoreBench } from './artifact-store.cases.ts'
-import { localDiskStore, pathOf, refUnderRoot } from './local-disk.ts'
+import { localDiskStore } from './local-disk.ts'
+import { refUnderRoot } from './roots.ts'
 
 const home = fileURLToPath(new URL('../../../', import.meta.url))
 const here = (name: string): string => fileURLToPath(new URL(name, import.meta.url))
@@ -71,7 +72,7 @@ describe('a reference under a configured root', () => {
     const store = localDiskStore({ ...roots, store: join(root, 'store') })
     for (const uri of ['samples:link', 'samples:way-out/secret']) {
       await expect(refUnderRoot(roots, uri)).rejects.toThrow('leaves its root')
-      await expect(pathOf(store, roots, uri)).rejects.toThrow('leaves its root')
+      await expect(store.localPath({ uri })).rejects.toThrow('leaves its root')
     }
   })
   test('a link that stays inside is a file like any other', async () => {

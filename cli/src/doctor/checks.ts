@@ -1,5 +1,6 @@
-import { existsSync, linkSync, mkdirSync, rmSync, statfsSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { existsSync, mkdirSync, statfsSync } from 'node:fs'
+import { openStore } from '@cpt/activities/artifact-store/open-store'
+import { probePutIfAbsent } from '@cpt/activities/artifact-store/probe'
 import type { Config } from '@cpt/activities/config'
 import { findChromium } from '../../../infra/bootstrap/chromium.mjs'
 import { checkNode, findPython } from '../../../infra/bootstrap/interpreters.mjs'
@@ -74,26 +75,15 @@ const disk: Check = (config) => {
   return Promise.resolve(free >= leastFreeGigabytes ? good('disk', found) : { what: 'disk', ok: false, found, fix: `free at least ${leastFreeGigabytes} GB, or put CPT_STATE on another disk` })
 }
 
-/** Commits rest on creating a file only if it is absent: a hard link must refuse an existing name. */
-const store: Check = (config) => {
-  const root = config.roots['store'] ?? ''
-  const [a, b] = [join(root, `.doctor-${process.pid}-a`), join(root, `.doctor-${process.pid}-b`)]
+/** Commits rest on creating a key only if it is absent: tried on the store itself. */
+const store: Check = async (config) => {
+  const opened = openStore(config)
+  const where = config.s3 === null ? 'put the store on a local or shared POSIX file system that you can write and that knows hard links (CPT_STORE)' : 'use a bucket that you can write, of a server that knows conditional puts (If-None-Match: *), see CPT_STORE and CPT_S3_ENDPOINT'
   try {
-    mkdirSync(root, { recursive: true })
-    writeFileSync(a, 'a')
-    linkSync(a, b)
-    let refuses = false
-    try {
-      linkSync(a, b)
-    } catch {
-      refuses = true
-    }
-    return Promise.resolve(refuses ? good('store', `${root} creates files only if absent`) : { what: 'store', ok: false, found: `${root}: link(2) replaces an existing file`, fix: 'put the store on a local POSIX file system' })
+    const wrong = await probePutIfAbsent(opened)
+    return wrong === null ? good('store', `${opened.place} creates keys only if absent`) : { what: 'store', ok: false, found: `${opened.place} ${wrong}`, fix: where }
   } catch (error) {
-    return Promise.resolve({ what: 'store', ok: false, found: `${root}: ${messageOf(error)}`, fix: 'put the store on a local file system that you can write and that knows hard links (CPT_STATE)' })
-  } finally {
-    rmSync(a, { force: true })
-    rmSync(b, { force: true })
+    return { what: 'store', ok: false, found: `${opened.place}: ${messageOf(error)}`, fix: where }
   }
 }
 

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from 'node:timers/promises'
+import { openStore } from '@cpt/activities/artifact-store/open-store'
 import type { Config } from '@cpt/activities/config'
 import { CptRunResult } from '@cpt/contracts/cpt-run'
 import { CliError, messageOf } from '../cli-error.ts'
@@ -46,7 +47,7 @@ export const tellEnding = async (session: Session, config: Config, workflowId: s
   const result = parsed.data
   if (ending.progress !== null) {
     print(`\nTime\n${timeTable(ending.progress)}`)
-    const benchmarks = await benchmarkTable(config.roots['store'] ?? '', ending.progress)
+    const benchmarks = await benchmarkTable(openStore(config), ending.progress)
     print(`\nChange of loss on held-out text (negative is better)\n${changeTable(result)}`)
     if (benchmarks !== null) print(`\nBenchmarks\n${benchmarks}`)
     const reused = ending.progress.stages.filter((s) => s.state === 'reused').length

@@ -1,6 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { localDiskStore } from '@cpt/activities/artifact-store/local-disk'
 import type { CptRunResult, RunProgress, StageLine } from '@cpt/contracts/cpt-run'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { benchmarkTable, changeTable, timeTable } from './results.ts'
@@ -25,9 +26,9 @@ test('benchmarks come from the commit records; a stage without one is left out',
   }
   mkdirSync(join(store, 'commits', 'ab'), { recursive: true })
   writeFileSync(join(store, 'commits', 'ab', `${fingerprint}.json`), JSON.stringify(record))
-  const text = await benchmarkTable(store, progress([line, { ...line, key: 'compare/absent', fingerprint: 'cd'.repeat(32) }]))
+  const text = await benchmarkTable(localDiskStore({ store }), progress([line, { ...line, key: 'compare/absent', fingerprint: 'cd'.repeat(32) }]))
   expect(text?.split('\n').slice(2).map((row) => row.trim().split(/\s+/))).toEqual([['gsm8k', '0.250', '0.275', '+0.025', '0.050', '40']])
-  expect(await benchmarkTable(store, progress([]))).toBeNull()
+  expect(await benchmarkTable(localDiskStore({ store }), progress([]))).toBeNull()
 })
 
 test('reused stages are marked in the table of times', () => {

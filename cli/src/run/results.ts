@@ -1,6 +1,4 @@
-import { readFile } from 'node:fs/promises'
-import { join } from 'node:path'
-import { CommitRecord } from '@cpt/contracts/artifact'
+import type { ArtifactStore } from '@cpt/activities/artifact-store/artifact-store'
 import { CompareBenchmarkResult, compareBenchmark } from '@cpt/contracts/evaluate-benchmark'
 import type { CptRunResult, RunProgress, StageLine } from '@cpt/contracts/cpt-run'
 import { plainText } from '../plain-text.ts'
@@ -16,11 +14,10 @@ export const changeTable = (result: CptRunResult): string =>
     result.change.map((c) => [plainText(c.group), c.nllBefore.toFixed(3), c.nllAfter.toFixed(3), signed(c.deltaNll), c.seNll.toFixed(3)]),
   )
 
-const comparison = async (storeDir: string, line: StageLine): Promise<string[] | null> => {
+const comparison = async (store: Pick<ArtifactStore, 'record'>, line: StageLine): Promise<string[] | null> => {
   try {
-    const file = join(storeDir, 'commits', line.fingerprint.slice(0, 2), `${line.fingerprint}.json`)
-    const record = CommitRecord.parse(JSON.parse(await readFile(file, 'utf8')))
-    if (record.stage !== compareBenchmark.name) return null
+    const record = await store.record(line.fingerprint)
+    if (record?.stage !== compareBenchmark.name) return null
     const score = CompareBenchmarkResult.parse(record.result)
     return [plainText(line.key.split('/').at(-1) ?? line.key), score.before.toFixed(3), score.after.toFixed(3), signed(score.difference), score.standardError.toFixed(3), String(score.items)]
   } catch {
@@ -28,10 +25,10 @@ const comparison = async (storeDir: string, line: StageLine): Promise<string[] |
   }
 }
 
-/** Benchmarks before and after, read from the store where it is on this machine; null when there are none to show. */
-export const benchmarkTable = async (storeDir: string, progress: RunProgress): Promise<string | null> => {
+/** Benchmarks before and after, read from the store where it can be; null when there are none to show. */
+export const benchmarkTable = async (store: Pick<ArtifactStore, 'record'>, progress: RunProgress): Promise<string | null> => {
   const lines = progress.stages.filter((line) => /^[0-9a-f]{64}$/.test(line.fingerprint) && /compare-?benchmark/i.test(`${line.stage} ${line.key}`))
-  const rows = (await Promise.all(lines.map((line) => comparison(storeDir, line)))).filter((row) => row !== null)
+  const rows = (await Promise.all(lines.map((line) => comparison(store, line)))).filter((row) => row !== null)
   return rows.length === 0 ? null : table(['benchmark', 'base', 'after', 'change', '± s.e.', 'items'], rows)
 }
 

@@ -24,14 +24,13 @@ const livingGroup = async (file: string): Promise<number | null> => {
 }
 
 /**
- * Asks the jobs of this store that still run to save and leave, ends the warm parents, and returns how many jobs there
+ * Asks the jobs of this place that still run to save and leave, ends the warm parents, and returns how many jobs there
  * were. Both outlive their worker on purpose, so whoever closes everything down has to stop them too; a later run goes
  * on from what they saved.
  */
-export const stopJobs = async ({ roots, stateDir }: Config): Promise<number> => {
-  const storeDir = roots['store'] ?? ''
+export const stopJobs = async ({ workDir, stateDir }: Config): Promise<number> => {
   const stopped = await Promise.all(
-    (await startFiles(join(storeDir, 'jobs'))).map(async (file) => {
+    (await startFiles(join(workDir, 'jobs'))).map(async (file) => {
       const group = await livingGroup(file)
       if (group === null) return 0
       await writeFile(join(dirname(file), 'stop'), '')
