@@ -1,5 +1,6 @@
 import { linkSync, mkdirSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { identify, isAlive } from './process-identity.mjs'
 
 const read = (path) => {
@@ -44,5 +45,15 @@ export const tryLock = (path) => {
     return { holder: read(path) ?? { pid: 0, start: '' } }
   } finally {
     rmSync(draft, { force: true })
+  }
+}
+
+/** Waits until the lock file is ours, and says every ten seconds who is getting `what` meanwhile. */
+export const waitForLock = async (path, what, say) => {
+  for (let seconds = 0; ; seconds += 1) {
+    const lock = tryLock(path)
+    if (lock.release !== undefined) return lock
+    if (seconds % 10 === 0) say(`  process ${lock.holder.pid} is getting ${what}; waiting for it, ${seconds} s`)
+    await sleep(1000)
   }
 }

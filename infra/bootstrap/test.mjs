@@ -1,10 +1,12 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { provideVersitygw } from '../s3/provide.mjs'
 import { provideTemporal } from '../temporal/provide.mjs'
 import { buildBundles } from './bundles.mjs'
 import { provideChromium } from './chromium.mjs'
 import { countPytest, countVitest, sum } from './count-tests.mjs'
+import { provideStrace } from './debian-programs.mjs'
 import { home } from './home.mjs'
 import { checkNode } from './interpreters.mjs'
 import { SetupError, say } from './progress.mjs'
@@ -56,6 +58,8 @@ const runAll = async () => {
   const python = inBackground(installPython)
   const temporal = inBackground(provideTemporal)
   const browser = inBackground(provideChromium)
+  const s3 = inBackground(provideVersitygw)
+  const strace = inBackground(provideStrace)
 
   await check('eslint', bin('eslint'), ['.'])
   await check('types (TypeScript)', bin('turbo'), ['run', 'typecheck', '--filter=!@cpt/ml', '--ui=stream'])
@@ -66,6 +70,8 @@ const runAll = async () => {
   await check('ruff', uv, inMl('ruff', 'check', '.'), ml)
   await check('ruff format', uv, inMl('ruff', 'format', '--check', '.'), ml)
   await check('pyright', uv, inMl('pyright'), ml)
+  await ready('S3 server', s3)
+  await ready('strace', strace)
   await step('pytest', async () => {
     const file = join(reports, 'pytest.xml')
     const { code } = await runCommand(uv, inMl('pytest', `--junitxml=${file}`), { cwd: ml })

@@ -1,8 +1,7 @@
 import { chmodSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { setTimeout as sleep } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
-import { tryLock } from '../bootstrap/file-lock.mjs'
+import { waitForLock } from '../bootstrap/file-lock.mjs'
 import { cacheDir } from '../bootstrap/home.mjs'
 import { SetupError, main, say as sayOnStderr, slowStep } from '../bootstrap/progress.mjs'
 import { ask } from '../bootstrap/run-command.mjs'
@@ -39,15 +38,6 @@ const fetchOrBuild = async (folder, say) => {
   return slowStep(`Temporal CLI ${cliVersion} from its Go modules (Go ${go}, 4 to 6 minutes on two cores, once)`, () => buildTemporal(folder))
 }
 
-const waitForLock = async (path, say) => {
-  for (let seconds = 0; ; seconds += 1) {
-    const lock = tryLock(path)
-    if (lock.release !== undefined) return lock
-    if (seconds % 10 === 0) say(`  process ${lock.holder.pid} is getting the Temporal CLI; waiting for it, ${seconds} s`)
-    await sleep(1000)
-  }
-}
-
 /** The Temporal CLI: of PATH, else cached, else the official download, else built with Go; made once for all checkouts. */
 export const provideTemporal = async ({ say = sayOnStderr } = {}) => {
   const found = await findTemporal()
@@ -55,7 +45,7 @@ export const provideTemporal = async ({ say = sayOnStderr } = {}) => {
     say(`✓ Temporal CLI: ${found.version}, from ${found.from === 'PATH' ? 'PATH' : found.path}, reused`)
     return found
   }
-  const lock = await waitForLock(join(cacheDir, 'temporal', `${cliVersion}.lock`), say)
+  const lock = await waitForLock(join(cacheDir, 'temporal', `${cliVersion}.lock`), 'the Temporal CLI', say)
   // the lock is ours, so what lies there was left by a process that was killed
   for (const name of readdirSync(join(cacheDir, 'temporal'))) if (name.startsWith('.making-')) rmSync(join(cacheDir, 'temporal', name), { recursive: true, force: true })
   const folder = mkdtempSync(join(cacheDir, 'temporal', '.making-'))
