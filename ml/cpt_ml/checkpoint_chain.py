@@ -8,19 +8,22 @@ what follows goes on under the next branch number.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from cpt_ml.errors import Superseded
+from cpt_ml.durable_files import TEMPORARY
+from cpt_ml.errors import JobFailure, Superseded
 from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
-from cpt_ml.store import Attempt, Json, put_if_absent, sha256_file, sync_folder
+from cpt_ml.store import Attempt, Json
 
-KEEP = 2
+RECORD_NAME = re.compile(r"\d{3}-\d{6}")
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class CheckpointChain:
 
     def __init__(self, job: Job) -> None:
         self.job = job
-        self.folder = job.store.root / "checkpoints" / job.fingerprint[:2] / job.fingerprint
+        self.backend = job.store.backend
+        self.prefix = f"checkpoints/{job.fingerprint[:2]}/{job.fingerprint}/"
         self.attempt = Attempt(job.store, job.fingerprint, f"{job.token}-checkpoints")
         self.tip: Checkpoint | None = None
         self._branch, self._seq = 0, 0
@@ -78,10 +82,13 @@ class CheckpointChain:
         """
         seq = self._seq + 1
         name = f"{self._branch:03d}-{seq:06d}"
-        names = write(self.attempt, f"{name}/")
-        files = [self.attempt.committed_file(n) for n in names]
-        for folder in (self.attempt.folder / name, self.attempt.folder, self.attempt.folder.parent):
-            sync_folder(folder)
+        try:
+            files = self.attempt.publish(write(self.attempt, f"{name}/"))
+        except Exception:
+            # a full disk: what this save wrote makes room again, the checkpoints before it stay
+            with contextlib.suppress(OSError, JobFailure):
+                self.attempt.discard(f"{name}/")
+            raise
         record = {
             "format": "cpt-checkpoint/1",
             "fingerprint": self.job.fingerprint,
@@ -99,7 +106,7 @@ class CheckpointChain:
         data = json.dumps(record, allow_nan=False).encode()
         self.job.fence()
         failpoint("checkpoint-written")
-        if not put_if_absent(self.folder / f"{name}.json", data):
+        if not self.backend.put_if_absent(f"{self.prefix}{name}.json", data):
             raise Superseded(f"train: checkpoint {name} exists already, another attempt is at work")
         failpoint("checkpoint-recorded")
         before, self.tip, self._seq = self.tip, self._checkpoint(record, data), seq
@@ -112,28 +119,29 @@ class CheckpointChain:
     def _records(self) -> dict[str, Checkpoint | None]:
         """All records by name, None for one that is damaged: no child vouches for the tip's bytes but itself."""
         found: dict[str, Checkpoint | None] = {}
-        for path in sorted(self.folder.glob("[0-9]*-[0-9]*.json")):
-            data = path.read_bytes()
+        for key in self.backend.list(self.prefix):
+            name, data = PurePosixPath(key).stem, self.backend.get(key)
+            if data is None or not RECORD_NAME.fullmatch(name):
+                continue
             try:
                 record = json.loads(data)
                 whole = record["state"].pop("recordSha256") == _self_digest(record)
                 whole = whole and record["fingerprint"] == self.job.fingerprint
             except (ValueError, KeyError, TypeError, AttributeError):
                 record, whole = {}, False
-            found[path.stem] = self._checkpoint(record, data) if whole else None
+            found[name] = self._checkpoint(record, data) if whole else None
             if not whole:
-                self.job.log("checkpoint-damaged", checkpoint=path.stem, file=path.name, found="not the record written")
+                self.job.log("checkpoint-damaged", checkpoint=name, file=f"{name}.json", found="not the record written")
         return found
 
     def _checkpoint(self, record: Json, data: bytes) -> Checkpoint:
-        paths = {f["name"]: self.job.store.root / f["path"] for f in record["files"]}
+        paths = {f["name"]: self.backend.local(f["path"]) for f in record["files"]}
         return Checkpoint(record, hashlib.sha256(data).hexdigest(), paths)
 
     def _damage(self, checkpoint: Checkpoint) -> Json | None:
         """The first file that is not what the record says, or None."""
         for f in checkpoint.record["files"]:
-            path = self.job.store.root / f["path"]
-            found = sha256_file(path) if path.is_file() else "missing"
+            found = self.backend.fetch(f["path"], f["sha256"])[1] if self.backend.exists(f["path"]) else "missing"
             if found != f["sha256"]:
                 return {"file": f["path"], "found": found, "expected": f["sha256"]}
         return None
@@ -142,27 +150,21 @@ class CheckpointChain:
         """Removes all checkpoints but the kept ones: records first, then the files that only they named."""
         records = self._records()
         kept = {n: c for n, c in records.items() if c and c.sha256 in keep}
-        for name in records.keys() - kept.keys():
-            (self.folder / f"{name}.json").unlink(missing_ok=True)
         if len(kept) < len(records):
-            sync_folder(self.folder)
+            self.backend.remove(*(f"{self.prefix}{name}.json" for name in records.keys() - kept.keys()))
             self._remove_debris(dict(kept))
 
     def _remove_debris(self, records: dict[str, Checkpoint | None]) -> None:
-        """Removes what no record names, of removed checkpoints and of earlier attempts' unfinished saves."""
-        needed = {p for c in records.values() if c for p in c.paths.values()}
-        for folder in self.attempt.folder.parent.glob("*-checkpoints"):
-            for path in [p for p in folder.rglob("*") if p.is_file() and p not in needed]:
-                _remove(path)
+        """Removes what no record names, of removed checkpoints and of earlier attempts' unfinished saves.
+
+        It is ours: only attempts at this fingerprint write there, and each was over before the next was claimed.
+        """
+        needed = {f["path"] for c in records.values() if c for f in c.record["files"]}
+        data = self.backend.leftovers(f"data/{self.job.fingerprint[:2]}/{self.job.fingerprint}/")
+        debris = [k for k in data if "-checkpoints/" in k and k not in needed]
+        temporary = [k for k in self.backend.leftovers(self.prefix) if PurePosixPath(k).name.startswith(TEMPORARY)]
+        self.backend.remove(*debris, *temporary)
 
 
 def _self_digest(record: Json) -> str:
     return hashlib.sha256(json.dumps(record, sort_keys=True, allow_nan=False).encode()).hexdigest()
-
-
-def _remove(path: Path) -> None:
-    path.unlink(missing_ok=True)
-    try:
-        path.parent.rmdir()
-    except OSError:
-        pass  # other files are still in it

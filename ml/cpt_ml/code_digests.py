@@ -29,12 +29,14 @@ INFRASTRUCTURE = {
     "__main__": "parses the command line",
     "checkpoint_chain": "keeps and finds checkpoints; that a resumed run ends with the same bits is tested by kills",
     "code_digests": "this tool",
+    "disk_store": "moves bytes whose digests are checked",
+    "durable_files": "writes bytes; the digest of a folder is tested against TypeScript's",
     "errors": "how a job ends, not what it commits",
     "failpoint": "dies where a test asks for it, and does nothing else",
     "job": "beats, lease, claim and commit around a stage's result",
-    "object_store": "moves bytes whose digests are checked",
     "process_identity": "tells processes apart",
-    "store": "moves bytes whose digests are checked; the digest of a folder is tested against TypeScript's",
+    "s3_store": "moves bytes whose digests are checked",
+    "store": "moves bytes whose digests are checked",
     "warm": "forks jobs; forked and cold runs are tested to commit the same bytes",
 }
 

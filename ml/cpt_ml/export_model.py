@@ -76,7 +76,7 @@ def run(job: Job) -> None:
         attempt,
         {
             "model": attempt.folder_ref("model/"),
-            "path": str(target.resolve()),
+            "path": attempt.where("model"),
             "parameters": parameters,
             "files": sum(p.is_file() for p in target.iterdir()),
             "weightsSha256": digest,

@@ -2,8 +2,8 @@
 
 `python -m cpt_ml <stage> --request request.json --result result.json` is the whole interface. Beside request.json
 live `started.json` (created only if absent: the attempt's first act), `beat.json`, `lease` (a counter that whoever
-watches the job raises), `pulse` (a counter that the job raises while it lives), `stop` (present: save and leave),
-`pause` (present: leave at the next commit) and `end.json`, each described in contracts/src/job.ts.
+watches the job raises), `pulse` (a counter that the job raises while it lives), `stop` (present: save and leave, within
+as many milliseconds as it says), `pause` (present: leave at the next commit) and `end.json`, each described in contracts/src/job.ts.
 
 Under torchrun every rank runs this module; rank 0 alone claims the start, beats, commits and writes the end record.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import importlib
 import itertools
 import json
@@ -27,15 +28,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cpt_ml.errors import BadRequest, JobFailure, Orphaned, Paused, Stopped, Superseded
+from cpt_ml.durable_files import put_if_absent, replace_file
+from cpt_ml.errors import BadRequest, JobFailure, Orphaned, Paused, Stopped, Superseded, TimeLimit
 from cpt_ml.failpoint import failpoint
 from cpt_ml.process_identity import process_identity
-from cpt_ml.store import Attempt, Json, Store, put_if_absent, replace_file
+from cpt_ml.store import Attempt, Json, Store, commit_key
 
 BEAT_SECONDS = 0.5
 LEASE_POLL_SECONDS = 1.0
 SIGTERM_GRACE_SECONDS = 20.0
 SUPERSEDED_EXIT = 94
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # where a job left no end record, its exit code is all there is
 EXIT_CLASS = {
     0: "done",
@@ -107,6 +110,8 @@ class Job:
         """Raises Stopped or Orphaned when the job should leave; one with something to save asks `stopping` first."""
         if self._stop_reason == "orphaned":
             raise Orphaned(f"{self.stage}: nobody renewed the lease for {self.spec['leaseSeconds']} s")
+        if self._stop_reason == "time-limit":
+            raise TimeLimit(f"{self.stage}: placement.timeLimitSeconds ({self.placement['timeLimitSeconds']}) are over")
         if self._stop_reason:
             raise Stopped(f"{self.stage}: told to stop ({self._stop_reason})")
 
@@ -133,30 +138,30 @@ class Job:
             "stage": self.stage,
             "version": self.spec["version"],
             "request": self.request,
-            "files": attempt.files(),
+            "files": attempt.publish(),
             "result": _strict(result),
             "parents": self.spec["parents"],
             "attempt": self.token,
             "wallSeconds": round(time.monotonic() - self._started, 3),
             "committedAt": datetime.datetime.now(datetime.UTC).isoformat(),
         }
-        path = self.store.root / "commits" / attempt.fingerprint[:2] / f"{attempt.fingerprint}.json"
+        data = json.dumps(record, ensure_ascii=False, allow_nan=False).encode()
         failpoint("commit-written")
-        if not put_if_absent(path, json.dumps(record, ensure_ascii=False, allow_nan=False).encode()):
+        if not self.store.backend.put_if_absent(commit_key(attempt.fingerprint), data):
             record = self.store.record(attempt.fingerprint)
         failpoint("committed")
         self.log("committed", fingerprint=attempt.fingerprint, files=len(record["files"]))
         return record
 
     def fence(self) -> None:
-        """Raises Superseded if a newer attempt of this range is claimed: a stale attempt publishes nothing."""
-        newer = (
-            self.store.root / "claims" / self.fingerprint[:2] / self.fingerprint / str(self.spec["range"])
-        ) / f"{self.spec['attempt'] + 1}.json"
-        if newer.exists():
-            raise Superseded(
-                f"{self.stage}: attempt {self.spec['attempt'] + 1} exists, this one is {self.spec['attempt']}"
-            )
+        """Raises Superseded if a newer attempt of this range is claimed: a stale attempt publishes nothing.
+
+        One claimed between this look and the put that follows does no harm: the fingerprint is the same, so either
+        result means the same, and the record is put if absent, so exactly one of them holds and the other is debris.
+        """
+        range_, newer = self.spec["range"], self.spec["attempt"] + 1
+        if self.store.backend.exists(f"claims/{self.fingerprint[:2]}/{self.fingerprint}/{range_}/{newer}.json"):
+            raise Superseded(f"{self.stage}: attempt {newer} exists, this one is {self.spec['attempt']}")
 
     def map_units(self, work: Callable[[Unit, Attempt], Json]) -> None:
         """Runs `work` on each unit and commits it; `work` returns {outputs: {kind: [shard, ...]}, counts}."""
@@ -197,18 +202,41 @@ class Job:
     def _watch_lease(self) -> None:
         lease, stop = self.folder / "lease", self.folder / "stop"
         seen, since = self._read(lease), time.monotonic()
+        leave_by = math.inf
         for pulse in itertools.count():
             if self.rank == 0:
                 with contextlib.suppress(OSError):  # a full disk must not end the watch
                     replace_file(self.folder / "pulse", str(pulse).encode())
             time.sleep(LEASE_POLL_SECONDS)
-            if stop.exists() and self._stop_reason is None:
-                self._stop_reason = "asked"
+            clock = time.monotonic()
+            if clock > leave_by:
+                self._leave_by_force()
+            if leave_by == math.inf and stop.exists():
+                self._stop_reason = self._stop_reason or "asked"
+                # who asks from another host cannot make this process leave: it does so itself when the grace is over
+                grace_ms = self._read(stop)
+                leave_by = clock + int(grace_ms) / 1000 if grace_ms.isdigit() else math.inf
             now = self._read(lease)
             if now != seen:
-                seen, since = now, time.monotonic()
-            elif time.monotonic() - since > self.spec["leaseSeconds"] and self._stop_reason is None:
+                seen, since = now, clock
+            elif clock - since > self.spec["leaseSeconds"] and self._stop_reason is None:
                 self._stop_reason = "orphaned"
+                leave_by = clock + self.placement.get("noProgressSeconds", 900)
+            limit = self.placement.get("timeLimitSeconds", math.inf)
+            # a scheduler has a time limit of its own, with a signal before it
+            if self.placement.get("runner") == "local" and clock - self._started > limit and self._stop_reason is None:
+                self._stop_reason = "time-limit"
+
+    def _leave_by_force(self) -> None:
+        """The stage does not listen, and nobody may be left to end it: this process ends itself and its group."""
+        if self.rank == 0:
+            end_class = "orphaned" if self._stop_reason == "orphaned" else "killed"
+            why = f"{self.stage}: told to leave ({self._stop_reason}) and did not listen: it ended itself"
+            with contextlib.suppress(OSError):
+                self.end(end_class, "JobEnded", why, None, "SIGKILL")
+        if os.getpgrp() == os.getpid():
+            os.killpg(0, signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     @staticmethod
     def _read(path: Path) -> bytes:
@@ -217,7 +245,7 @@ class Job:
         except OSError:
             return b""
 
-    def end(self, end_class: str, type: str, message: str, exit_code: int) -> None:
+    def end(self, end_class: str, type: str, message: str, exit_code: int | None, by_signal: str | None = None) -> None:
         """Writes the end record, only if absent."""
         record = {
             "format": "cpt-end/1",
@@ -225,13 +253,17 @@ class Job:
             "type": type,
             "message": message[:4000],
             "exitCode": exit_code,
-            "signal": None,
+            "signal": by_signal,
             "progressTokens": self.progress_tokens,
             "logTail": [],
             "wallSeconds": round(time.monotonic() - self._started, 3),
             "startupSeconds": round((self._computing_since or time.monotonic()) - self._started, 3),
         }
-        put_if_absent(self.folder / "end.json", json.dumps(record, ensure_ascii=False).encode())
+        try:
+            put_if_absent(self.folder / "end.json", json.dumps(record, ensure_ascii=False).encode())
+        except OSError as e:  # the exit code and this line are then all there is
+            with contextlib.suppress(OSError):
+                self.log("end-not-written", type=type, message=message, error=str(e))
 
 
 def run(stage: str, request_path: Path, result_path: Path) -> int:
@@ -241,6 +273,8 @@ def run(stage: str, request_path: Path, result_path: Path) -> int:
         print(f"cpt_ml: {request_path} is not a cpt-job/1 request of stage {stage}", file=sys.stderr)
         return BadRequest.exit_code
     job = Job(request_path.parent, spec)
+    # from the moment started.json names this process, SIGUSR1 asks it for the stacks of all its threads
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
     try:
         if job.rank == 0:
             job.claim_start()
@@ -265,17 +299,27 @@ def run(stage: str, request_path: Path, result_path: Path) -> int:
         job.log("ended", type=e.type, message=str(e))
     except MemoryError:
         code, end = 1, ("failed", "OutOfMemory", f"{stage}: out of memory")
-        traceback.print_exc()
-    except OSError as e:
-        traceback.print_exc()
-        code, end = 1, ("failed", "DiskFull" if e.errno in (28, 122) else "JobEnded", f"{stage}: {e}")
+        _print_trace()
     except Exception as e:
-        traceback.print_exc()
-        code, end = 1, ("failed", "JobEnded", f"{stage}: {e.__class__.__name__}: {e}")
+        _print_trace()
+        type = "DiskFull" if is_disk_full(e) else "JobEnded"
+        code, end = 1, ("failed", type, f"{stage}: {e.__class__.__name__}: {e}")
     if job.rank == 0:
         job.end(*end, code)
         failpoint("end-written")
     return code
+
+
+def _print_trace() -> None:
+    with contextlib.suppress(OSError):  # the log may lie on the disk that is full
+        traceback.print_exc()
+
+
+def is_disk_full(error: Exception) -> bool:
+    """Whether no space, no quota, or a limit on file sizes stopped a write; libraries in Rust say so in words only."""
+    if isinstance(error, OSError) and error.errno in FULL:
+        return True
+    return any(f"(os error {number})" in str(error) for number in FULL)
 
 
 def set_threads(threads: int) -> None:

@@ -1,70 +1,79 @@
 """The artifact store as a job sees it: read through commit records, write under attempt names, commit last.
 
-The protocol is that of activities/src/artifact-store: see docs/architecture.md, section Store. A commit record is
-created with link(2) after fsync, so it is there whole or not at all, and the loser of a race reads the winner's.
+The protocol is that of activities/src/artifact-store: see docs/architecture.md, section Store. What it needs of a disk
+or an object store is `Backend`; disk_store.py and s3_store.py have it. A record is there whole or not at all, and the
+loser of a race reads the winner's.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from cpt_ml.disk_store import DiskStore
+from cpt_ml.durable_files import files_under, sha256_file, tree_digest
 from cpt_ml.errors import BadRequest, StoreCorrupt
 
 Json = dict[str, Any]
 
 
-def sha256_file(path: Path) -> str:
-    """Digest of a file's bytes, lower-case hex."""
-    with path.open("rb") as f:
-        return hashlib.file_digest(f, "sha256").hexdigest()
+class Backend(Protocol):
+    """Keys (`commits/ab/….json`) and their bytes. Data files are written locally and published under the same key."""
+
+    def put_if_absent(self, key: str, data: bytes) -> bool:
+        """Creates `key` with `data`, whole and durable, or returns False when it exists; never replaces."""
+        ...
+
+    def get(self, key: str) -> bytes | None:
+        """The bytes at `key`, or None."""
+        ...
+
+    def exists(self, key: str) -> bool: ...
+
+    def list(self, prefix: str) -> list[str]:
+        """Keys that start with `prefix`, sorted."""
+        ...
+
+    def leftovers(self, prefix: str) -> list[str]:
+        """Like list, with what a dead process of this machine left there: temporary and unpublished files."""
+        ...
+
+    def remove(self, *keys: str) -> None:
+        """Removes keys, durably; missing ones are no error."""
+        ...
+
+    def local(self, key: str) -> Path:
+        """Where on this machine a file of `key` is written, and lies once it was fetched."""
+        ...
+
+    def publish(self, keys: list[str]) -> None:
+        """Makes the local files of `keys` durable in the store; a failed call may have published some."""
+        ...
+
+    def fetch(self, key: str, sha256: str) -> tuple[Path, str]:
+        """The local file of `key` and the digest found, "" where it is missing; good only if that is `sha256`."""
+        ...
+
+    def where(self, key: str) -> str:
+        """Where a person finds `key`: a path, or a URL."""
+        ...
 
 
-def tree_digest(files: list[tuple[str, str]]) -> str:
-    """Digest of a folder: sha256 of the canonical JSON list [[name, sha256], ...] sorted by name (UTF-16 order)."""
-    ordered = sorted(files, key=lambda f: f[0].encode("utf-16-be"))
-    return hashlib.sha256(json.dumps(ordered, ensure_ascii=False, separators=(",", ":")).encode()).hexdigest()
+def open_backend(root: str) -> Backend:
+    """The backend of `roots["store"]`: a folder, or s3://bucket/prefix."""
+    if "://" not in root:
+        return DiskStore(Path(root))
+    from cpt_ml.s3_store import S3Store  # noqa: PLC0415
+
+    return S3Store(root)
 
 
-def put_if_absent(path: Path, data: bytes) -> bool:
-    """Creates `path` with `data` durably, or returns False when it exists already; never replaces."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    tmp = path.parent / f".tmp-{os.getpid()}-{secrets.token_hex(6)}"
-    try:
-        with tmp.open("xb") as f:
-            f.write(data)
-            f.flush()
-            os.fsync(f.fileno())
-        try:
-            os.link(tmp, path)
-        except FileExistsError:
-            return False
-    finally:
-        tmp.unlink(missing_ok=True)
-    sync_folder(path.parent)
-    return True
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Replaces a small status file atomically; not for anything that a result depends on."""
-    tmp = path.parent / f".tmp-{os.getpid()}-{secrets.token_hex(6)}"
-    tmp.write_bytes(data)
-    os.replace(tmp, path)
-
-
-def sync_folder(path: Path) -> None:
-    """Makes the folder's entries durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+def commit_key(fingerprint: str) -> str:
+    return f"commits/{fingerprint[:2]}/{fingerprint}.json"
 
 
 @dataclass(frozen=True)
@@ -87,18 +96,26 @@ class Store:
     """Resolves references under named roots; `store` is the root that holds commits and data."""
 
     def __init__(self, roots: dict[str, str]) -> None:
-        self.roots = {name: Path(p) for name, p in roots.items()}
-        self.root = self.roots["store"]
+        self._store_root = roots["store"]
+        self.roots = {name: Path(p) for name, p in roots.items() if name != "store"}
+
+    @cached_property
+    def backend(self) -> Backend:
+        """Opened at first use, so that a store that cannot be opened ends the job with a reason."""
+        return open_backend(self._store_root)
 
     # --- reading ---
 
     def record(self, fingerprint: str) -> Json:
         """The commit record of a fingerprint. Raises BadRequest if the work was never committed."""
-        path = self.root / "commits" / fingerprint[:2] / f"{fingerprint}.json"
+        key = commit_key(fingerprint)
+        data = self.backend.get(key)
+        if data is None:
+            raise BadRequest(f"store: no commit record of {fingerprint}; expected it at {self.backend.where(key)}")
         try:
-            return json.loads(path.read_bytes())
-        except FileNotFoundError:
-            raise BadRequest(f"store: no commit record of {fingerprint}; expected it at {path}") from None
+            return json.loads(data)
+        except ValueError as e:
+            raise StoreCorrupt(f"store: {self.backend.where(key)} is not a commit record: {e}") from None
 
     def file(self, ref: ArtifactRef | Json) -> Path:
         """Path of the referenced file, its digest verified. Raises StoreCorrupt when it does not match."""
@@ -106,14 +123,16 @@ class Store:
         root, _, rest = ref.uri.partition(":")
         if root == "store":
             fingerprint, _, name = rest.partition("/")
-            path = self._committed(fingerprint, name)
+            key = self._committed(fingerprint, name)
+            path, found = self.backend.fetch(key, ref.sha256)
+            where = self.backend.where(key)
         else:
             path = self._under(root, rest)
-        if not path.is_file():
-            raise StoreCorrupt(f"store: {ref.uri} is missing; expected it at {path}")
-        found = sha256_file(path)
+            where, found = str(path), sha256_file(path) if path.is_file() else ""
+        if not found:
+            raise StoreCorrupt(f"store: {ref.uri} is missing; expected it at {where}")
         if found != ref.sha256:
-            raise StoreCorrupt(f"store: {ref.uri} at {path} has sha256 {found}, expected {ref.sha256}")
+            raise StoreCorrupt(f"store: {ref.uri} at {where} has sha256 {found}, expected {ref.sha256}")
         return path
 
     def folder(self, ref: ArtifactRef | Json) -> Path:
@@ -129,15 +148,15 @@ class Store:
             if not entries:
                 raise StoreCorrupt(f"store: commit {fingerprint} has no files under {prefix}")
             for f in entries:
-                path = self.root / f["path"]
-                if not path.is_file() or sha256_file(path) != f["sha256"]:
-                    raise StoreCorrupt(f"store: {ref.uri}{f['name'][len(prefix) :]} at {path} is missing or damaged")
+                if self.backend.fetch(f["path"], f["sha256"])[1] != f["sha256"]:
+                    where = self.backend.where(f["path"])
+                    raise StoreCorrupt(f"store: {ref.uri}{f['name'][len(prefix) :]} at {where} is missing or damaged")
                 files.append((f["name"][len(prefix) :], f["sha256"]))
             first = entries[0]
-            base = self.root / first["path"][: len(first["path"]) - len(first["name"]) + len(prefix)]
+            base = self.backend.local(first["path"][: len(first["path"]) - len(first["name"]) + len(prefix)])
         else:
             base = self._under(root, rest)
-            files = [(p.relative_to(base).as_posix(), sha256_file(p)) for p in sorted(base.rglob("*")) if p.is_file()]
+            files = [(p.relative_to(base).as_posix(), sha256_file(p)) for p in files_under(base)]
         found = tree_digest(files)
         if found != ref.sha256:
             raise StoreCorrupt(f"store: folder {ref.uri} at {base} has digest {found}, expected {ref.sha256}")
@@ -156,10 +175,20 @@ class Store:
         """Path of one manifest entry (also the form of a unit's inputs), verified."""
         return self.file(ArtifactRef(f"store:{entry['commit']}/{entry['name']}", entry["sha256"], entry["bytes"]))
 
-    def _committed(self, fingerprint: str, name: str) -> Path:
+    def entry(self, file: Json) -> Path:
+        """Path of an entry of a record's `files` ({name, path, sha256, bytes}), verified."""
+        path, found = self.backend.fetch(file["path"], file["sha256"])
+        if found != file["sha256"]:
+            where = self.backend.where(file["path"])
+            raise StoreCorrupt(
+                f"store: {where} has sha256 {found or 'of nothing: it is missing'}, not {file['sha256']}"
+            )
+        return path
+
+    def _committed(self, fingerprint: str, name: str) -> str:
         for f in self.record(fingerprint)["files"]:
             if f["name"] == name:
-                return self.root / f["path"]
+                return f["path"]
         raise StoreCorrupt(f"store: commit {fingerprint} has no file {name}")
 
     def _under(self, root: str, rest: str) -> Path:
@@ -173,13 +202,14 @@ class Store:
 
 
 class Attempt:
-    """The files that one attempt at one fingerprint writes, and their commit."""
+    """The files that one attempt at one fingerprint writes on this machine, and their way into the store."""
 
     def __init__(self, store: Store, fingerprint: str, token: str) -> None:
         self.store = store
         self.fingerprint = fingerprint
         self.token = token
-        self.folder = store.root / "data" / fingerprint[:2] / fingerprint / token
+        self.prefix = f"data/{fingerprint[:2]}/{fingerprint}/{token}/"
+        self.folder = store.backend.local(self.prefix)
         self.folder.mkdir(parents=True, exist_ok=True)
 
     def path(self, name: str) -> Path:
@@ -188,20 +218,9 @@ class Attempt:
         p.parent.mkdir(parents=True, exist_ok=True)
         return p
 
-    def committed_file(self, name: str) -> Json:
-        """Digest and size of a written file, made durable: an entry of a record's `files`."""
-        p = self.folder / name
-        fd = os.open(p, os.O_RDONLY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-        return {
-            "name": name,
-            "path": p.relative_to(self.store.root).as_posix(),
-            "sha256": sha256_file(p),
-            "bytes": p.stat().st_size,
-        }
+    def where(self, name: str) -> str:
+        """Where a person finds the file or folder once it is committed."""
+        return self.store.backend.where(self.prefix + name)
 
     def ref(self, name: str) -> Json:
         """Reference to a written file as it will be once committed."""
@@ -211,7 +230,7 @@ class Attempt:
     def folder_ref(self, name: str) -> Json:
         """Reference to a written folder; `name` ends with `/`."""
         base = self.folder / name
-        files = [p for p in sorted(base.rglob("*")) if p.is_file()]
+        files = files_under(base)
         digest = tree_digest([(p.relative_to(base).as_posix(), sha256_file(p)) for p in files])
         return ArtifactRef(f"store:{self.fingerprint}/{name}", digest, sum(p.stat().st_size for p in files)).json()
 
@@ -226,10 +245,19 @@ class Attempt:
             "rows": rows,
         }
 
-    def files(self) -> list[Json]:
-        """Entries for everything written, sorted by name, durable down to the folders."""
-        names = sorted(p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file())
-        entries = [self.committed_file(n) for n in names]
-        for folder in [*(p for p in self.folder.rglob("*") if p.is_dir()), self.folder, self.folder.parent]:
-            sync_folder(folder)
+    def publish(self, names: list[str] | None = None) -> list[Json]:
+        """Makes written files (None: all of them) durable in the store; returns entries of a record's `files`."""
+        if names is None:
+            names = sorted(p.relative_to(self.folder).as_posix() for p in files_under(self.folder))
+        entries = [self._entry(n) for n in names]
+        self.store.backend.publish([e["path"] for e in entries])
         return entries
+
+    def discard(self, prefix: str) -> None:
+        """Removes what was written under `prefix`, after a failure and before any record could name it."""
+        files = [f"{self.prefix}{p.relative_to(self.folder).as_posix()}" for p in files_under(self.folder / prefix)]
+        self.store.backend.remove(*files)
+
+    def _entry(self, name: str) -> Json:
+        p = self.folder / name
+        return {"name": name, "path": self.prefix + name, "sha256": sha256_file(p), "bytes": p.stat().st_size}

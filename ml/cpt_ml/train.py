@@ -244,7 +244,7 @@ def _finish(job: Job, request: TrainRequest, state: TrainState, start_folder: Pa
              "tokenizerSha256": request.tokenizer.sha256, "step": state.step, "tokens": state.tokens,
              "optimizerSteps": state.optimizer.steps}  # fmt: skip
     attempt.path("checkpoint/state.json").write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
-    curve = b"".join((job.store.root / s["path"]).read_bytes() for s in state.segments)
+    curve = b"".join(job.store.entry(s).read_bytes() for s in state.segments)
     attempt.path("curve.jsonl").write_bytes(curve)
     job.commit(
         attempt,

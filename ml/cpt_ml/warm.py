@@ -26,8 +26,8 @@ import time
 from pathlib import Path
 
 from cpt_ml import job
-from cpt_ml.process_identity import process_identity
-from cpt_ml.store import put_if_absent, replace_file
+from cpt_ml.durable_files import put_if_absent, replace_file
+from cpt_ml.process_identity import oom_kills, process_identity
 
 IMPORTED = (
     "numpy",
@@ -131,9 +131,12 @@ def _run(stage: str, folder: Path, env: dict[str, str]) -> int:
 def _reap(children: dict[int, Path]) -> None:
     """Collects ended children; one that left no end record gets it here, from what the system says."""
     for pid in list(children):
-        done, status = os.waitpid(pid, os.WNOHANG)
-        if done == 0:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
             continue
+        # while the child is not collected nobody else has its number: what it started goes with it
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
+        _, status = os.waitpid(pid, 0)
         folder = children.pop(pid)
         code = os.waitstatus_to_exitcode(status)
         if code == job.SUPERSEDED_EXIT:
@@ -143,7 +146,9 @@ def _reap(children: dict[int, Path]) -> None:
             "format": "cpt-end/1",
             "endClass": "killed" if by_signal else job.EXIT_CLASS.get(code, "failed"),
             "type": "JobEnded",
-            "message": f"the process was ended by {by_signal}" if by_signal else f"the process exited with code {code}",
+            "message": f"the process was ended by {by_signal}{_for_memory(folder, by_signal)}"
+            if by_signal
+            else f"the process exited with code {code}",
             "exitCode": None if by_signal else code,
             "signal": by_signal,
             "progressTokens": 0,
@@ -151,6 +156,18 @@ def _reap(children: dict[int, Path]) -> None:
             "wallSeconds": 0,
         }
         put_if_absent(folder / "end.json", json.dumps(end).encode())
+
+
+def _for_memory(folder: Path, by_signal: str) -> str:
+    """What the kernel's counter of processes killed for lack of memory says of the time since the job began."""
+    try:
+        before = json.loads((folder / "started.json").read_bytes())["oomKills"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    killed = oom_kills() - before
+    if by_signal != "SIGKILL" or killed <= 0:
+        return ""
+    return f"; the kernel ended {killed} process(es) for lack of memory meanwhile"
 
 
 def main() -> int:

@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
+from cpt_ml.durable_files import sha256_file, tree_digest
 from cpt_ml.job import Job
-from cpt_ml.store import Json, sha256_file, tree_digest
+from cpt_ml.store import Json
 
 FIXTURES = Path(__file__).parents[2] / "contracts" / "fixtures" / "jobs"
 

@@ -3,12 +3,11 @@
 import json
 import os
 import sys
-from pathlib import Path
 
-from cpt_ml.store import put_if_absent
+from cpt_ml.store import open_backend
 
-root = Path(sys.argv[1])
+backend = open_backend(sys.argv[1])
 for line in sys.stdin:
-    path = root / line.strip()
-    won = put_if_absent(path, str(os.getpid()).encode())
-    print(json.dumps({"won": won, "read": path.read_text()}), flush=True)
+    key = line.strip()
+    won = backend.put_if_absent(key, str(os.getpid()).encode())
+    print(json.dumps({"won": won, "read": (backend.get(key) or b"").decode()}), flush=True)
