@@ -67,6 +67,12 @@ class Paused(Stopped):
     """A person wants the work held: the job left at a commit, nothing is lost."""
 
 
+class TimeLimit(Stopped):
+    """The time that the job was given is over: it has saved, and another goes on from there."""
+
+    end_class = "time-limit"
+
+
 class Orphaned(JobFailure):
     """Nobody has renewed the lease: the asker is gone."""
 

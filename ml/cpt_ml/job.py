@@ -3,7 +3,8 @@
 `python -m cpt_ml <stage> --request request.json --result result.json` is the whole interface. Beside request.json
 live `started.json` (created only if absent: the attempt's first act), `beat.json`, `lease` (a counter that whoever
 watches the job raises), `pulse` (a counter that the job raises while it lives), `stop` (present: save and leave, within
-as many milliseconds as it says), `pause` (present: leave at the next commit) and `end.json`, each described in contracts/src/job.ts.
+as many milliseconds as it says), `pause` (present: leave at the next commit) and `end.json`, each described in
+contracts/src/job.ts.
 
 Under torchrun every rank runs this module; rank 0 alone claims the start, beats, commits and writes the end record.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import faulthandler
 import importlib
 import itertools
 import json

@@ -11,7 +11,13 @@ from cpt_ml.store import Json
 def process_identity() -> Json:
     """Number, start time and boot of this process: what tells it from a later one of the same number."""
     pid = os.getpid()
-    return {"pid": pid, "startTicks": process_start_ticks(pid), "bootId": boot_id(), "host": os.uname().nodename}
+    return {
+        "pid": pid,
+        "startTicks": process_start_ticks(pid),
+        "bootId": boot_id(),
+        "host": os.environ.get("CPT_HOST") or os.uname().nodename,
+        "oomKills": oom_kills(),
+    }
 
 
 def process_start_ticks(pid: int) -> str:
@@ -28,3 +34,12 @@ def boot_id() -> str:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
         return ""
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has killed for lack of memory since boot; 0 where it does not say."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
