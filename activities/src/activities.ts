@@ -3,6 +3,7 @@ import type { ControlActivities, StageActivities } from '@cpt/contracts/activiti
 import { stages } from '@cpt/contracts/stages'
 import type { Deps } from './deps.ts'
 import { ensureStopped } from './ensure-stopped.ts'
+import { pauseJobs, resumeJobs } from './pause-jobs.ts'
 import { recordDecision } from './record-decision.ts'
 import { writeReport } from './report/write-report.ts'
 import { resolveInput } from './resolve-input.ts'
@@ -35,6 +36,8 @@ export const createControlActivities = (deps: Deps): ControlActivities => ({
   resolveInput: beating(resolveInput(deps)),
   recordDecision: beating(recordDecision(deps)),
   ensureStopped: beating(ensureStopped(deps)),
+  pauseJobs: beating(pauseJobs(deps)),
+  resumeJobs: beating(resumeJobs(deps)),
   writeReport: beating(writeReport(deps)),
 })
 

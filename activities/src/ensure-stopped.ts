@@ -1,4 +1,3 @@
-import { Context } from '@temporalio/activity'
 import type { ControlActivities } from '@cpt/contracts/activities'
 import { askerOf, jobsOfAsker, withdrawAsker } from './claims.ts'
 import type { Deps } from './deps.ts'
@@ -8,9 +7,8 @@ const graceMs = 20_000
 /** After a stage was left by any way but success: withdraws the line as asker, and stops its jobs if nobody else wants them. */
 export const ensureStopped =
   ({ workDir, runners }: Pick<Deps, 'workDir' | 'runners'>): ControlActivities['ensureStopped'] =>
-  async ({ key }) => {
-    const { workflowExecution } = Context.current().info
-    const asker = askerOf(workflowExecution?.workflowId ?? '', workflowExecution?.runId ?? '', key)
+  async ({ run, key }) => {
+    const asker = askerOf(run.workflowId, run.firstRunId, key)
     const stops = (await jobsOfAsker(workDir, asker)).map(async ({ runner, job }) => {
       const { othersAsk } = await withdrawAsker(job, asker)
       const state = othersAsk ? undefined : (await runners[runner]?.look(job))?.state

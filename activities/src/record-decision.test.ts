@@ -2,12 +2,9 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { DecisionRecord } from '@cpt/contracts/activities'
-import { MockActivityEnvironment } from '@temporalio/testing'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { localDiskStore } from './artifact-store/local-disk.ts'
 import { recordDecision } from './record-decision.ts'
-
-type Kept = { output: unknown; uri: string }
 
 let root = ''
 beforeEach(async () => {
@@ -15,9 +12,9 @@ beforeEach(async () => {
 })
 afterEach(() => rm(root, { recursive: true }))
 
-const decide = (key: string, output: unknown, runId = 'run-1') => {
-  const record: DecisionRecord<unknown> = { run: 'cpt/x', key, kind: 'reweight', inputs: { alpha: 0.5 }, output }
-  return new MockActivityEnvironment({ workflowExecution: { workflowId: 'cpt/x', runId } }).run<[DecisionRecord<unknown>], Kept, (record: DecisionRecord<unknown>) => Promise<Kept>>(recordDecision({ store: localDiskStore({ store: root }) }), record)
+const decide = (key: string, output: unknown, firstRunId = 'run-1', inputs: unknown = { alpha: 0.5 }) => {
+  const record: DecisionRecord<unknown> = { run: { workflowId: 'cpt/x', firstRunId }, key, kind: 'reweight', inputs, output }
+  return recordDecision({ store: localDiskStore({ store: root }) })(record)
 }
 
 test('the first decision holds: a changed formula gets back what was decided', async () => {
@@ -32,7 +29,12 @@ test('another key and another run of the same id decide for themselves', async (
   expect((await decide('stage-1/round-1/reweight', 3, 'run-2')).output).toBe(3)
 })
 
+test('other inputs, as after a patch, are another decision', async () => {
+  await decide('stage-1/round-1/reweight', 1)
+  expect((await decide('stage-1/round-1/reweight', 2, 'run-1', { alpha: 0.7 })).output).toBe(2)
+})
+
 test('a decision is kept with its inputs', async () => {
   const { uri } = await decide('gate', 'pass')
-  expect(JSON.parse(Buffer.from((await localDiskStore({ store: root }).get(uri)) ?? '').toString('utf8'))).toEqual({ run: 'cpt/x', key: 'gate', kind: 'reweight', inputs: { alpha: 0.5 }, output: 'pass' })
+  expect(JSON.parse(Buffer.from((await localDiskStore({ store: root }).get(uri)) ?? '').toString('utf8'))).toEqual({ run: { workflowId: 'cpt/x', firstRunId: 'run-1' }, key: 'gate', kind: 'reweight', inputs: { alpha: 0.5 }, output: 'pass' })
 })

@@ -1,10 +1,12 @@
 import { ApplicationFailure, CancelledFailure } from '@temporalio/common'
 import type { CommitRecord } from '@cpt/contracts/artifact'
 import { Placement, type JobUnit } from '@cpt/contracts/job'
+import { pausedType } from '@cpt/contracts/activities'
 import { problemsOf } from '@cpt/contracts/parse-input'
 import type { Stage, StageCall, StageOutcome } from '@cpt/contracts/stage'
 import type { StageAddress } from '@cpt/contracts/activities'
 import { z } from 'zod'
+import { askerOf } from './claims.ts'
 import type { Deps } from './deps.ts'
 import { canonical, fingerprintOf, parentsOf, unitsOf } from './identity.ts'
 import { mergeUnits } from './merge-units.ts'
@@ -39,7 +41,7 @@ export const runStage =
         // another request may have committed these units already: a job would start only to find nothing to do
         if (units !== null && (await pendingOf(deps, units)).length === 0) return
         const attempt = await watchRange(deps, {
-          stage, fingerprint, range, request, placement, key: call.key, decision: call.decision, detach,
+          stage, fingerprint, range, request, placement, asker: askerOf(call.run.workflowId, call.run.firstRunId, call.key), key: call.key, decision: call.decision, detach,
           parents: parentsOf(request),
           pending: async () => units === null ? null : await pendingOf(deps, units),
           isCommitted: async () => units === null ? (await deps.store.record(fingerprint)) !== null : (await pendingOf(deps, units)).length === 0,
@@ -60,7 +62,8 @@ export const runStage =
 
 /**
  * Watches all ranges at once, on this machine no more than it has slots for. When one fails the others are left running
- * and looked at no more, so that the activity's next attempt begins at once; the gravest failure is the activity's.
+ * and looked at no more, so that the activity's next attempt begins at once; the gravest failure is the activity's. Ranges
+ * that a person pauses leave one after the other, each at its commit.
  */
 const together = async <T>(items: T[], width: number, watch: (item: T, index: number, detach: AbortSignal) => Promise<void>): Promise<void> => {
   const leave = new AbortController()
@@ -72,15 +75,18 @@ const together = async <T>(items: T[], width: number, watch: (item: T, index: nu
         await watch(next[1], next[0], leave.signal)
       } catch (e) {
         failed.push(e)
-        leave.abort()
+        if (!isPaused(e)) leave.abort()
       }
     }
   }
   await Promise.all(Array.from({ length: Math.min(width, items.length) }, worker))
   const causes = failed.filter((e) => !(e instanceof Detached))
-  const gravest = causes.find((e) => e instanceof CancelledFailure) ?? causes.find((e) => e instanceof ApplicationFailure && e.nonRetryable === true) ?? causes[0]
+  const needPerson = causes.find((e) => e instanceof ApplicationFailure && e.nonRetryable === true && !isPaused(e))
+  const gravest = causes.find((e) => e instanceof CancelledFailure) ?? needPerson ?? causes.find(isPaused) ?? causes[0]
   if (gravest !== undefined) throw gravest as Error
 }
+
+const isPaused = (e: unknown): boolean => e instanceof ApplicationFailure && e.type === pausedType
 
 const refused = (stage: Stage, message: string): ApplicationFailure =>
   needsPerson('BadRequest', `${stage.name}: ${message}`, { stage: stage.name, fingerprint: '', attempts: 0, endClass: 'bad-request', logTail: [] })

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs'
 import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -14,6 +15,7 @@ import type { Deps } from './deps.ts'
 import { ensureStopped } from './ensure-stopped.ts'
 import { sha256 } from './identity.ts'
 import { JobNotStarted, type JobFolder, type JobRunner, type JobState } from './job-runner/job-runner.ts'
+import { pauseJobs, resumeJobs } from './pause-jobs.ts'
 import { watchRange, type RangeWork } from './watch-range.ts'
 
 const fingerprint = sha256('some training')
@@ -70,13 +72,13 @@ describe('watching a range', { timeout: 30_000 }, () => {
   afterEach(() => rm(root, { recursive: true }))
 
   const workOf = (over: Partial<RangeWork> = {}): RangeWork => ({
-    stage: stages.train, fingerprint, range: 0, request: { plan: 'p' }, parents: [], placement: Placement.parse({}), detach: new AbortController().signal, key: 'stage-1/round-1/train', decision: 0,
+    stage: stages.train, fingerprint, range: 0, request: { plan: 'p' }, parents: [], placement: Placement.parse({}), detach: new AbortController().signal, asker: askerOf('cpt/x', 'run-1', 'stage-1/round-1/train'), key: 'stage-1/round-1/train', decision: 0,
     pending: () => Promise.resolve(null), isCommitted: () => Promise.resolve(committed), progress: () => Promise.resolve(progress), ...over,
   })
   /** An activity attempt of a run, as its worker would run it. */
   const watch = (over: Partial<RangeWork> = {}, run = 'run-1') => {
     const env = activityOf(run)
-    const result = env.run(watchRange, deps, workOf(over))
+    const result = env.run(watchRange, deps, workOf({ asker: askerOf('cpt/x', run, 'stage-1/round-1/train'), ...over }))
     result.catch(() => undefined)
     return { env, result, heartbeats: heartbeatsOf(env) }
   }
@@ -283,8 +285,60 @@ describe('watching a range', { timeout: 30_000 }, () => {
     })
   })
 
+  describe('a pause', () => {
+    const key = 'stage-1/round-1/train'
+    const lines = (run = 'run-1') => ({ run: { workflowId: 'cpt/x', firstRunId: run }, keys: [key] })
+    const hasPause = (n: number): boolean => existsSync(join(attempt(n).path, 'pause'))
+
+    test('reaches the running job; its end is no failure, no attempt is spent on it, and after resume the next goes on', async () => {
+      const { result } = watch({ request: { globalBatchTokens: 100 } })
+      await submissions(1)
+      expect(await pauseJobs(deps)(lines())).toEqual({ paused: 1, shared: 0 })
+      expect(hasPause(1)).toBe(true)
+      cluster.end(1, 'stopped', { type: 'Paused', progressTokens: 800 })
+      expect(await failureOf(result)).toMatchObject({ type: 'Paused', nonRetryable: true, message: 'train: paused at step 8, 800 tokens are committed' })
+      // an activity that is called all the same starts nothing
+      expect(await failureOf(watch().result)).toMatchObject({ type: 'Paused', message: 'train: paused before it began' })
+      expect(cluster.submitted).toHaveLength(1)
+      await resumeJobs(deps)(lines())
+      const again = watch()
+      await submissions(2)
+      committed = true
+      cluster.end(2, 'done')
+      expect(await again.result).toBe(2)
+    })
+    test('taken back before the job has noticed lets it go on', async () => {
+      const { result } = watch()
+      await submissions(1)
+      await pauseJobs(deps)(lines())
+      await resumeJobs(deps)(lines())
+      expect(hasPause(1)).toBe(false)
+      committed = true
+      cluster.end(1, 'done')
+      expect(await result).toBe(1)
+    })
+    test('taken back in the moment the job leaves is tried again like any end', async () => {
+      const { result } = watch()
+      await submissions(1)
+      await pauseJobs(deps)(lines())
+      await resumeJobs(deps)(lines())
+      cluster.end(1, 'stopped', { type: 'Paused' })
+      expect(await failureOf(result)).toMatchObject({ type: 'JobEnded', nonRetryable: false })
+    })
+    test('leaves a job alone that another run wants, until that one is paused too', async () => {
+      const [one, two] = [watch({}, 'run-1'), watch({}, 'run-2')]
+      await vi.waitFor(() => expect(one.heartbeats.length * two.heartbeats.length).toBeGreaterThan(0), { timeout: 10_000 })
+      expect(await pauseJobs(deps)(lines('run-1'))).toEqual({ paused: 0, shared: 1 })
+      expect(hasPause(1)).toBe(false)
+      expect(await pauseJobs(deps)(lines('run-2'))).toEqual({ paused: 1, shared: 0 })
+      expect(hasPause(1)).toBe(true)
+      cluster.end(1, 'stopped', { type: 'Paused' })
+      expect((await Promise.all([failureOf(one.result), failureOf(two.result)])).map((f) => f.type)).toEqual(['Paused', 'Paused'])
+    })
+  })
+
   describe('the clean-up after a stage was left', () => {
-    const cleanUp = (run: string, key = 'stage-1/round-1/train') => activityOf(run).run(ensureStopped(deps), { key, fingerprint: null })
+    const cleanUp = (run: string, key = 'stage-1/round-1/train') => ensureStopped(deps)({ run: { workflowId: 'cpt/x', firstRunId: run }, key })
     const detached = async (run: string) => {
       const { env, result } = watch({}, run)
       await vi.waitFor(async () => expect(await askers(attempt(1))).toContain(askerOf('cpt/x', run, 'stage-1/round-1/train')), { timeout: 10_000 })

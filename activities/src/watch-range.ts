@@ -8,9 +8,10 @@ import type { LiveProgress } from '@cpt/contracts/cpt-run'
 import { failures, type FailureEvidence, type FailureType } from '@cpt/contracts/failures'
 import type { Beat, EndRecord, JobRequest, JobUnit, Placement } from '@cpt/contracts/job'
 import type { Stage } from '@cpt/contracts/stage'
-import { askerOf, claimAttempt, claimsOf, enterAsker, jobFolder, renewLease, withdrawAsker } from './claims.ts'
+import { claimAttempt, claimsOf, enterAsker, jobFolder, renewLease, withdrawAsker } from './claims.ts'
 import type { Deps } from './deps.ts'
 import { failpoint } from './failpoint.ts'
+import { isHeld, isPausedEnd, paused, pausedAt } from './hold.ts'
 import { JobNotStarted, type JobFolder, type JobRunner, type JobState } from './job-runner/job-runner.ts'
 import { readLogTail, writeEnd } from './job-runner/local.ts'
 import { needsPerson, tryAgain } from './stage-failure.ts'
@@ -23,6 +24,8 @@ export interface RangeWork {
   request: unknown
   parents: string[]
   placement: Placement
+  /** The line of the run that asks, see askerOf. */
+  asker: string
   key: string
   decision: number
   /** Units that are not committed yet; null for a whole stage. */
@@ -49,8 +52,7 @@ const budget = 3
  */
 export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> => {
   const ctx = Context.current()
-  const { info } = ctx
-  const asker = askerOf(info.workflowExecution?.workflowId ?? '', info.workflowExecution?.runId ?? '', work.key)
+  const { asker } = work
   const runner = runnerOf(deps, work)
   const evidence = async (job: JobFolder, end: Pick<EndRecord, 'endClass'>) => ({
     stage: work.stage.name, fingerprint: work.fingerprint, attempts: job.attempt, endClass: end.endClass, logTail: await readLogTail(job),
@@ -68,6 +70,7 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
     switch (state.state) {
       case 'absent':
         if (mine.submitted && performance.now() - startedAt < 5_000) break // the process is on its way
+        if (isHeld(deps.workDir, asker)) throw paused(`${work.stage.name}: paused before it began`)
         {
           const request = await requestOf(deps, work, job)
           await prepare(job, request)
@@ -99,6 +102,7 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
       case 'ended':
         failpoint('end-seen')
         if (await work.isCommitted()) return job.attempt
+        if (isPausedEnd(state.end) && isHeld(deps.workDir, asker)) throw paused(`${work.stage.name}: ${pausedAt(work.request, state.end, await work.pending())}`)
         throw judge(work, job, state.end, await evidence(job, state.end))
     }
     await untilNextLook(ctx, work, job, asker, () => runner.stop(job, stopGraceMs))

@@ -8,8 +8,18 @@ export type StageActivities = {
   [K in StageKey]: (call: StageCall<(typeof stages)[K]> & StageAddress) => Promise<StageOutcome<(typeof stages)[K]>>
 }
 
+/**
+ * A run as one asker of jobs, whatever executions it goes through: the workflow that a person started and the first run
+ * of its chain, the same for its children, after continue-as-new and after a reset.
+ */
+export interface RunIdentity {
+  workflowId: string
+  firstRunId: string
+}
+
 /** Which line of which run asks, and how many decisions an operator has made on it (each refills the retry budget). */
 export interface StageAddress {
+  run: RunIdentity
   key: string
   decision: number
 }
@@ -26,7 +36,7 @@ export interface ResolvedRun {
 
 /** A decision with its inputs, kept for the report; only the returned value is used. */
 export interface DecisionRecord<T> {
-  run: string
+  run: RunIdentity
   key: string
   kind: 'reweight' | 'gate' | 'mixture'
   inputs: unknown
@@ -47,11 +57,17 @@ export interface ReportRequest {
   modelPath: string | null
 }
 
+/** How the activity of a line fails that a person has paused, and how its job ends: nothing failed, and nobody is asked. */
+export const pausedType = 'Paused'
+
 export interface ControlActivities {
   resolveInput(input: CptRunInput): Promise<ResolvedRun>
   recordDecision(record: DecisionRecord<unknown>): Promise<{ output: unknown; uri: string }>
   /** Stops whatever jobs a closed or abandoned stage left behind; returns how many were ended. */
-  ensureStopped(stage: { key: string; fingerprint: string | null }): Promise<{ stopped: number }>
+  ensureStopped(line: { run: RunIdentity; key: string }): Promise<{ stopped: number }>
+  /** Lets the jobs of these lines leave at their next commit; returns how many were told, and how many others want too. */
+  pauseJobs(lines: { run: RunIdentity; keys: string[] }): Promise<{ paused: number; shared: number }>
+  resumeJobs(lines: { run: RunIdentity; keys: string[] }): Promise<void>
   writeReport(request: ReportRequest): Promise<{ path: string; url: string }>
 }
 

@@ -168,7 +168,7 @@ export type CptRunInput = z.input<typeof CptRunInput>
 export interface StageLine {
   key: string
   stage: string
-  state: 'running' | 'done' | 'reused' | 'skipped' | 'parked' | 'failed'
+  state: 'running' | 'done' | 'reused' | 'skipped' | 'parked' | 'paused' | 'failed'
   fingerprint: string
   startedAtMs: number
   seconds: number

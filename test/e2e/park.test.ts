@@ -101,6 +101,38 @@ test('pause holds the next stage back until resume', async () => {
   await expect(run.result()).rejects.toThrow('cancelled')
 })
 
+test('a pause reaches the training under way: it leaves at its next checkpoint, and resume goes on from there', async () => {
+  const steps = 60
+  const run = await startRun(system, 'pause-training', briefRun({
+    seed: 8,
+    plan: [{ name: 'held', rounds: 1, tokens: steps * 4096, order: 'random', mixture: { languages: { zh: 0.4, en: 0.6 } } }],
+    placement: { ...smallRun().placement, train: { threads: 1, batchTokens: 4096, checkpointEverySteps: 3 } },
+  }))
+  const train = 'held/round-1/train'
+  await stageIs(run, train, 'running')
+  const job = await until('the training to take steps', async () => (await jobsIn(system.storeDir)).find((j) => (j.beat?.step ?? 0) >= 1 && j.isRunning) ?? null)
+  expect(await run.executeUpdate<string, [unknown]>('pause', { args: [{ by: 'ann' }] })).toBe('paused by ann: running jobs leave at their next commit, nothing new begins')
+  expect(await run.executeUpdate<string, [unknown]>('pause', { args: [{ by: 'bob' }] })).toBe('paused already')
+  const line = await until('the training to be paused', async () => [lineOf(await progressOf(run), train)].find((l) => l?.state === 'paused') ?? null)
+
+  const end = (await jobsIn(system.storeDir)).find((j) => j.folder === job.folder)?.end
+  expect(end).toMatchObject({ endClass: 'stopped', type: 'Paused' })
+  const step = Number(/paused at step (\d+), /.exec(line.note)?.[1])
+  expect(step % 3).toBe(0)
+  expect(step).toBeLessThan(steps)
+  expect(end?.progressTokens).toBe(step * 4096)
+  expect(await pageOf(run)).toContain(`\`${train}\` train: paused at step ${step}`)
+  expect(await progressOf(run)).toMatchObject({ status: 'paused', parked: [] })
+  expect((await jobsIn(system.storeDir)).filter((j) => j.isRunning)).toEqual([])
+
+  expect(await run.executeUpdate<string, [unknown]>('resume', { args: [{ by: 'ann' }] })).toBe('resumed by ann')
+  expect(await run.executeUpdate<string, []>('resume')).toBe('not paused')
+  expect((await resultOf(run)).tokens).toBe(steps * 4096)
+  expect(await progressOf(run)).toMatchObject({ status: 'done', recoveries: 0, decisions: [] })
+  expect(lineOf(await progressOf(run), train)?.note).toContain(`taken up again at step ${step}`)
+  await nothingLeft(system.storeDir)
+})
+
 test('a cancelled run ends as Canceled and leaves no process', async () => {
   const run = await startRun(system, 'cancel', briefRun({ seed: 7, plan: [{ name: 'long', rounds: 1, tokens: 150 * 4096, order: 'random', mixture: { languages: { zh: 0.4, en: 0.6 } } }] }))
   const train = 'long/round-1/train'

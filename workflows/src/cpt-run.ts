@@ -108,6 +108,7 @@ const describe = (run: Run, { spec, parameters }: ResolvedRun): void => {
   run.describe({
     model: spec.base.model.slice(0, 100),
     owner: spec.owner,
+    backend: spec.placement.train.runner,
     almr: share,
     lr: spec.training.peakLr,
     lines: [

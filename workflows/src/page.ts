@@ -6,12 +6,14 @@ const gap = '\u00a0\u00a0 '
 /** The run page's text: what runs, how far, and when something is parked what to press. Markdown, shown by the UI. */
 export const pageText = (state: RunProgress, workflowId: string, extra: readonly string[]): string => {
   const running = state.stages.filter((s) => s.state === 'running')
+  const paused = state.stages.filter((s) => s.state === 'paused')
   const done = state.stages.filter((s) => s.state === 'done' || s.state === 'reused' || s.state === 'skipped')
   return [
     ...state.parked.flatMap((p) => parkedText(p, workflowId)),
     `**${headline(state)}** · ${done.length} stages done · ${state.recoveries} recoveries${state.paused && state.status === 'parked' ? ' · paused: nothing new begins until the update `resume`' : ''}`,
     '',
     ...running.map((s) => `- \`${s.key}\` ${liveText(state.live?.key === s.key ? state.live : null)}`),
+    ...paused.map((s) => `- \`${s.key}\` ${plain(s.note)}`),
     '',
     ...extra,
     '',

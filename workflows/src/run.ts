@@ -1,16 +1,18 @@
-import { ActivityFailure, ApplicationFailure, CancellationScope, condition, isCancellation, proxyActivities, setCurrentDetails, setHandler, upsertSearchAttributes, workflowInfo } from '@temporalio/workflow'
+import { ActivityFailure, ApplicationFailure, CancellationScope, isCancellation, proxyActivities, setCurrentDetails, setHandler, upsertSearchAttributes, workflowInfo } from '@temporalio/workflow'
 import { defineSearchAttributeKey, SearchAttributeType, type SearchAttributeUpdatePair } from '@temporalio/common'
-import type { ControlActivities, StageActivities } from '@cpt/contracts/activities'
+import { pausedType, type ControlActivities, type RunIdentity, type StageActivities } from '@cpt/contracts/activities'
 import type { Decision, RunProgress, StageLine } from '@cpt/contracts/cpt-run'
 import { failures, type FailureEvidence, type FailureType } from '@cpt/contracts/failures'
 import type { PlacementInput } from '@cpt/contracts/job'
 import type { StageOutcome } from '@cpt/contracts/stage'
 import { stages, type StageKey } from '@cpt/contracts/stages'
-import { z } from 'zod'
+import type { z } from 'zod'
 import { clusterJob, light } from './activity-options.ts'
-import { liveProgressSignal, pauseUpdate, progressQuery, resumeUpdate } from './messages.ts'
+import { openHolding } from './holding.ts'
+import { liveProgressSignal, progressQuery } from './messages.ts'
 import { pageText } from './page.ts'
-import { openParking, settle } from './parking.ts'
+import { openParking } from './parking.ts'
+import { patched, patchSchema } from './patch.ts'
 
 const keyword = (name: string) => defineSearchAttributeKey(name, SearchAttributeType.KEYWORD)
 const attributes = {
@@ -37,7 +39,7 @@ export interface Run {
   decide: <T>(kind: 'reweight' | 'gate' | 'mixture', key: string, inputs: unknown, output: T, schema: z.ZodType<T>) => Promise<T>
   /** Asks a person about something that is not a failed stage. */
   ask: (what: { stage: string; type: FailureType; message: string; actions: ('retry' | 'skip' | 'abort')[] }) => Promise<Decision>
-  describe: (facts: { model: string; owner: string; almr: number; lr: number; lines: string[] }) => void
+  describe: (facts: { model: string; owner: string; backend: string; almr: number; lr: number; lines: string[] }) => void
   /** Last words on the page, once nothing runs any more. */
   finish: (status: 'done' | 'failed', line: string) => void
   decisionsKept: { key: string; kind: string; uri: string }[]
@@ -45,7 +47,8 @@ export interface Run {
 
 /** Opens the run page: handlers first, so that no message is lost, then the one wrapper around every stage. */
 export const openRun = (kind: string): Run => {
-  const { workflowId } = workflowInfo()
+  const { workflowId, firstExecutionRunId } = workflowInfo()
+  const identity: RunIdentity = { workflowId, firstRunId: firstExecutionRunId }
   const progress: RunProgress = { status: 'running', paused: false, current: '', stages: [], parked: [], decisions: [], recoveries: 0, live: null }
   const extra: string[] = []
   const control = proxyActivities<ControlActivities>(light)
@@ -67,39 +70,36 @@ export const openRun = (kind: string): Run => {
     if (live.step !== null) upsertSearchAttributes([{ key: attributes.step, value: live.step }, ...(live.loss === null ? [] : [{ key: attributes.loss, value: live.loss }])])
     setCurrentDetails(pageText(progress, workflowId, extra))
   })
-  setHandler(pauseUpdate, (by) => {
-    progress.paused = true
-    settle(progress)
-    changed()
-    return `paused${by?.by === undefined ? '' : ` by ${by.by}`}: what runs goes on to its commit, nothing new begins`
-  }, { description: 'Pause: running stages finish and commit, nothing new begins. Example: {"by": "ann"}' })
-  setHandler(resumeUpdate, () => {
-    progress.paused = false
-    settle(progress)
-    changed()
-    return 'resumed'
-  }, { description: 'Go on after a pause. Example: {}' })
+  const holding = openHolding(identity, progress, changed)
   // the UI asks once: whoever opens the page in the first second must not find it empty
   setCurrentDetails(pageText(progress, workflowId, extra))
-  upsertSearchAttributes([{ key: attributes.kind, value: kind }, { key: attributes.status, value: 'running' }, { key: attributes.backend, value: 'local' }])
+  upsertSearchAttributes([{ key: attributes.kind, value: kind }, { key: attributes.status, value: 'running' }])
 
   const line = async <K extends StageKey>(key: string, name: K, request: RequestOf<K>, options: StageOptions<K>, skippable: boolean): Promise<ResultOf<K> | null> => {
     let call: { request: unknown; placement: PlacementInput | undefined; reason?: string } = { request, placement: options.placement }
-    for (let decision = 0; ; decision++) {
-      await condition(() => !progress.paused)
+    let [decision, pauses] = [0, 0]
+    for (;;) {
+      await holding.open()
       const entry = begin(progress, key, stages[name].name)
       changed()
       try {
-        const outcome = await callStage(name, key, decision, call)
+        const outcome = await callStage(name, key, [decision, pauses], { ...call, run: identity })
         Object.assign(entry, { state: outcome.reused ? 'reused' : 'done', fingerprint: outcome.fingerprint, attempts: outcome.attempts, jobSeconds: outcome.jobSeconds, note: options.note?.(outcome.result) ?? '' })
-        progress.recoveries += Math.max(0, outcome.attempts - 1)
+        progress.recoveries += Math.max(0, outcome.attempts - 1 - pauses)
         finish(entry)
         changed()
         return outcome.result
       } catch (e) {
         finish(entry)
         entry.state = 'failed'
-        await CancellationScope.nonCancellable(() => control.ensureStopped({ key, fingerprint: null }))
+        if (isPaused(e)) {
+          Object.assign(entry, { state: 'paused', note: failureOf(e).message })
+          pauses += 1
+          changed()
+          await holding.released(key)
+          continue
+        }
+        await CancellationScope.nonCancellable(() => control.ensureStopped({ run: identity, key }))
         if (isCancellation(e)) throw e
         const failure = failureOf(e)
         entry.state = 'parked'
@@ -112,6 +112,7 @@ export const openRun = (kind: string): Run => {
         }
         if (answer.action === 'abort') throw ApplicationFailure.nonRetryable(`${key}: aborted by ${answer.by}${answer.reason === '' ? '' : `: ${answer.reason}`}`, 'Aborted')
         call = patched(call, answer)
+        decision += 1
       }
     }
   }
@@ -132,25 +133,26 @@ export const openRun = (kind: string): Run => {
       return result
     },
     decide: async (kindOf, key, inputs, output, schema) => {
-      const kept = await proxyActivities<ControlActivities>({ ...light, activityId: `decide/${key}`, summary: `decision: ${kindOf}` }).recordDecision({ run: workflowId, key, kind: kindOf, inputs, output })
+      const kept = await proxyActivities<ControlActivities>({ ...light, activityId: `decide/${key}`, summary: `decision: ${kindOf}` }).recordDecision({ run: identity, key, kind: kindOf, inputs, output })
       decisionsKept.push({ key, kind: kindOf, uri: kept.uri })
       return schema.parse(kept.output)
     },
     ask: (what) => parking.park({ ...what, ...explain(what.type), logTail: [] }, null),
-    describe: ({ model, owner, almr, lr, lines }) => {
+    describe: ({ model, owner, backend, almr, lr, lines }) => {
       extra.splice(0, extra.length, ...lines)
-      upsertSearchAttributes([{ key: attributes.model, value: model }, { key: attributes.owner, value: owner }, { key: attributes.almr, value: almr }, { key: attributes.lr, value: lr }])
+      upsertSearchAttributes([{ key: attributes.model, value: model }, { key: attributes.owner, value: owner }, { key: attributes.backend, value: backend }, { key: attributes.almr, value: almr }, { key: attributes.lr, value: lr }])
       changed()
     },
   }
 }
 
 /** Calls the activity of a stage under its own id, so that the history and the page read as the list of stages. */
-const callStage = async <K extends StageKey>(name: K, key: string, decision: number, call: { request: unknown; placement: PlacementInput | undefined }): Promise<StageOutcome<(typeof stages)[K]>> => {
-  const id = decision === 0 ? key : `${key}#${decision + 1}`
+const callStage = async <K extends StageKey>(name: K, key: string, [decision, pauses]: [number, number], call: { request: unknown; placement: PlacementInput | undefined; run: RunIdentity }): Promise<StageOutcome<(typeof stages)[K]>> => {
+  const again = decision + pauses
+  const id = again === 0 ? key : `${key}#${again + 1}`
   const proxy = proxyActivities<StageActivities>({ ...clusterJob, activityId: id, summary: id })
   const activity = proxy[name] as (arg: unknown) => Promise<StageOutcome<(typeof stages)[K]>>
-  return await activity({ request: call.request, ...(call.placement === undefined ? {} : { placement: call.placement }), key, decision })
+  return await activity({ run: call.run, request: call.request, ...(call.placement === undefined ? {} : { placement: call.placement }), key, decision })
 }
 
 const begin = (progress: RunProgress, key: string, stageName: string): StageLine => {
@@ -168,29 +170,11 @@ const finish = (line: StageLine): void => {
 
 const explain = (type: FailureType): { cause: string; suggest: string } => ({ cause: failures[type].cause, suggest: failures[type].suggest })
 
+const isPaused = (e: unknown): boolean => e instanceof ActivityFailure && e.cause instanceof ApplicationFailure && e.cause.type === pausedType
+
 const failureOf = (e: unknown): { type: FailureType; message: string; logTail: string[] } => {
   const cause = e instanceof ActivityFailure ? e.cause : e
   if (!(cause instanceof ApplicationFailure)) return { type: 'NeedsAttention', message: cause instanceof Error ? cause.message : String(cause), logTail: [] }
   const evidence = cause.details?.[0] as FailureEvidence | undefined
   return { type: cause.type !== null && cause.type !== undefined && cause.type in failures ? (cause.type as FailureType) : 'NeedsAttention', message: cause.message, logTail: evidence?.logTail ?? [] }
-}
-
-/** A patch is merged over the request and must then fit the stage's schema. */
-const patchSchema = (schema: z.ZodType, request: unknown): z.ZodType =>
-  z.record(z.string(), z.unknown()).superRefine((patch, ctx) => {
-    const merged = schema.safeParse(merge(request, patch))
-    if (!merged.success) for (const issue of merged.error.issues) ctx.addIssue({ code: 'custom', path: issue.code === 'unrecognized_keys' ? [...issue.path, ...issue.keys.slice(0, 1)] : issue.path, message: issue.message })
-  })
-
-const patched = <C extends { request: unknown; placement: PlacementInput | undefined }>(call: C, answer: Decision): C => {
-  const patch = answer.patch as { request?: Record<string, unknown>; placement?: PlacementInput } | null
-  if (patch === null) return call
-  return { ...call, request: merge(call.request, patch.request ?? {}), placement: patch.placement === undefined ? call.placement : { ...call.placement, ...patch.placement } }
-}
-
-const merge = (base: unknown, over: unknown): unknown => {
-  if (typeof base !== 'object' || base === null || Array.isArray(base) || typeof over !== 'object' || over === null || Array.isArray(over)) return over
-  const merged: Record<string, unknown> = { ...base }
-  for (const [k, v] of Object.entries(over)) if (k !== '__proto__') merged[k] = k in merged ? merge(merged[k], v) : v
-  return merged
 }

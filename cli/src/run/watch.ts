@@ -18,7 +18,7 @@ const tellNews = (sight: Sight, told: Set<string>, on: Screen, parked: (p: RunPr
   const { progress, live } = sight
   if (progress === null) return
   for (const line of progress.stages) {
-    if (line.state === 'running' || line.state === 'parked') continue
+    if (line.state === 'running' || line.state === 'parked' || line.state === 'paused') continue
     const id = `${line.key} ${line.state} ${line.startedAtMs}`
     if (told.has(id)) continue
     told.add(id)

@@ -1,7 +1,7 @@
 import type { LiveProgress, Parked, StageLine } from '@cpt/contracts/cpt-run'
 import { plainText } from '../plain-text.ts'
 
-const marks = { running: '▸', done: '✓', reused: '↺', skipped: '–', parked: '!', failed: '✗' } as const satisfies Record<StageLine['state'], string>
+const marks = { running: '▸', done: '✓', reused: '↺', skipped: '–', parked: '!', paused: '‖', failed: '✗' } as const satisfies Record<StageLine['state'], string>
 
 /** 8.4 s, 3:07, 2:03:07 */
 export const duration = (seconds: number): string => {
