@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto'
-import { link, mkdir, open, readdir, readFile, rm, stat } from 'node:fs/promises'
+import { link, mkdir, open, readdir, readFile, rm, rmdir, stat } from 'node:fs/promises'
 import { dirname, join, relative, resolve, sep } from 'node:path'
 import { StoreCorrupt } from '../stage-failure.ts'
 import type { ArtifactStore } from './artifact-store.ts'
@@ -34,7 +34,11 @@ const keysOnDisk = (root: string): KeyStore => {
       return found.flat()
     },
     size: async (path) => (await orNull(stat(at(path))))?.size ?? null,
-    remove: (key) => rm(at(key), { force: true }),
+    async remove(key) {
+      await rm(at(key), { force: true })
+      // keys have no folders: one that only this key needed goes with it, the top two stay for those to come
+      for (let folder = dirname(key); folder.split('/').length > 2 && (await removeEmpty(at(folder))); folder = dirname(folder));
+    },
     async localFile({ path, bytes }) {
       const found = (await orNull(stat(at(path))))?.size ?? null
       if (found !== bytes) throw new StoreCorrupt(`store: ${at(path)} ${found === null ? 'is missing' : `has ${found} bytes`}; expected ${bytes} bytes`)
@@ -46,11 +50,17 @@ const keysOnDisk = (root: string): KeyStore => {
 /** Creates the file `path` with `data`, whole and durable, or returns false when it exists: link(2) after fsync. */
 export const putFileIfAbsent = async (path: string, data: Uint8Array): Promise<boolean> => {
   const folder = dirname(path)
-  const made = await mkdir(folder, { recursive: true })
   const tmp = join(folder, `.tmp-${process.pid}-${randomUUID()}`)
+  let made = await mkdir(folder, { recursive: true })
   let won: boolean
   try {
-    await writeDurably(tmp, data)
+    try {
+      await writeDurably(tmp, data)
+    } catch (e) {
+      if (!isErrno(e, 'ENOENT')) throw e
+      made = await mkdir(folder, { recursive: true }) // it was empty, and went with the last of its files
+      await writeDurably(tmp, data)
+    }
     won = await linkIfAbsent(tmp, path)
   } finally {
     await rm(tmp, { force: true })
@@ -59,6 +69,16 @@ export const putFileIfAbsent = async (path: string, data: Uint8Array): Promise<b
   await syncFolder(folder)
   if (made !== undefined) for (let above = folder; above !== dirname(made) && above !== dirname(above); ) await syncFolder((above = dirname(above)))
   return won
+}
+
+const removeEmpty = async (folder: string): Promise<boolean> => {
+  try {
+    await rmdir(folder)
+    return true
+  } catch (e) {
+    if (isErrno(e, 'ENOTEMPTY') || isErrno(e, 'EEXIST') || isErrno(e, 'ENOENT')) return false
+    throw e
+  }
 }
 
 const linkIfAbsent = async (tmp: string, path: string): Promise<boolean> => {
