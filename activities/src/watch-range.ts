@@ -12,6 +12,7 @@ import { claimAttempt, claimsOf, enterAsker, jobFolder, renewLease, withdrawAske
 import type { Deps } from './deps.ts'
 import { failpoint } from './failpoint.ts'
 import { isHeld, isPausedEnd, paused, pausedAt } from './hold.ts'
+import { sweepDebris } from './job-debris.ts'
 import { JobNotStarted, type JobFolder, type JobRunner, type JobState } from './job-runner/job-runner.ts'
 import { readLogTail, writeEnd } from './job-runner/local.ts'
 import { needsPerson, tryAgain } from './stage-failure.ts'
@@ -101,6 +102,7 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
         break
       case 'ended':
         failpoint('end-seen')
+        await sweepDebris(job)
         if (await work.isCommitted()) return job.attempt
         if (isPausedEnd(state.end) && isHeld(deps.workDir, asker)) throw paused(`${work.stage.name}: ${pausedAt(work.request, state.end, await work.pending())}`)
         throw judge(work, job, state.end, await evidence(job, state.end))
