@@ -37,9 +37,11 @@ export interface SystemOptions {
   roots?: Record<string, string>
   /** Fills the state folder before anything starts. */
   prepare?: (stateDir: string) => Promise<void>
+  /** Further settings of the worker and its jobs; `stateDir` is known by then. */
+  settings?: (stateDir: string) => Record<string, string>
 }
 
-export const startSystem = async ({ roots = {}, prepare }: SystemOptions = {}): Promise<System> => {
+export const startSystem = async ({ roots = {}, prepare, settings = () => ({}) }: SystemOptions = {}): Promise<System> => {
   const stateDir = await mkdtemp(join(tmpdir(), 'cpt-e2e-'))
   const undo: (() => Promise<unknown>)[] = []
   const stop = async (): Promise<void> => {
@@ -52,15 +54,17 @@ export const startSystem = async ({ roots = {}, prepare }: SystemOptions = {}): 
     for (const folder of ['logs', 'tmp']) await mkdir(join(stateDir, folder))
     await prepare?.(stateDir)
     // settings of the person who runs the tests must not reach the system under test
-    const config = loadConfig({ PATH: process.env['PATH'], HOME: process.env['HOME'], CPT_PYTHON: process.env['CPT_PYTHON'], CPT_STATE: stateDir, CPT_ROOTS: JSON.stringify(roots), CPT_LEASE_SECONDS: String(leaseSeconds) })
+    const own = { CPT_ROOTS: JSON.stringify(roots), CPT_LEASE_SECONDS: String(leaseSeconds), ...settings(stateDir) }
+    const config = loadConfig({ PATH: process.env['PATH'], HOME: process.env['HOME'], CPT_PYTHON: process.env['CPT_PYTHON'], CPT_STATE: stateDir, ...own })
     const ports = await choosePorts(stateDir, {}, false)
     const server: Server = { address: `127.0.0.1:${ports.server}`, namespace: 'cpt', taskQueue: 'cpt', uiUrl: `http://127.0.0.1:${ports.ui}`, reportsUrl: null }
     const serverSpec = await temporalServer(config, server, ports, () => undefined)
     const ofWorker = workerSpec(config, server)
     const workerEnv = {
-      ...ofWorker.env, CPT_ROOTS: JSON.stringify(roots), CPT_LEASE_SECONDS: String(leaseSeconds), CPT_QUEUE: 'cpt', CPT_JOBS_QUEUE: 'cpt-jobs', CPT_SLOTS: '8', CPT_LOG_LEVEL: 'debug',
+      ...ofWorker.env, CPT_QUEUE: 'cpt', CPT_JOBS_QUEUE: 'cpt-jobs', CPT_SLOTS: '8', CPT_LOG_LEVEL: 'debug',
       // the socket of a warm parent lies there: this system shares none with whoever else works on this machine
       TMPDIR: join(stateDir, 'tmp'),
+      ...own,
     }
     const running: { server: Service | null; worker: Service | null } = { server: null, worker: null }
     const startServer = async (): Promise<void> => void (running.server = await startService(serverSpec))

@@ -1,0 +1,57 @@
+/**
+ * `npm run chaos`: the table of docs/benchmarks.md, section Chaos. `-- --only <section> --seed N --count N --runner local`
+ * measures one part of it. Rows go to test/bench/results/chaos.json as each section ends.
+ */
+import { mkdtempSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import { DefaultLogger, Runtime } from '@temporalio/worker'
+import { buildBundles } from '../../infra/bootstrap/bundles.mjs'
+import { killsSection, recoverySection, serverSection } from './kills.ts'
+import { leaveSection } from './leave.ts'
+import { openSession, type Session } from './session.ts'
+import type { Runner } from './stand.ts'
+import { mergeRows, type Row } from './table.ts'
+
+interface Section {
+  runners: readonly Runner[]
+  count: Record<Runner, number>
+  run: (session: Session, runner: Runner) => Promise<Row[]>
+}
+
+const sections: Record<string, Section> = {
+  kills: { runners: ['local'], count: { local: 140, slurm: 60 }, run: killsSection },
+  server: { runners: ['local'], count: { local: 50, slurm: 0 }, run: serverSection },
+  leave: { runners: ['local'], count: { local: 50, slurm: 50 }, run: leaveSection },
+  recovery: { runners: ['local'], count: { local: 60, slurm: 20 }, run: recoverySection },
+}
+
+const { values } = parseArgs({ options: { only: { type: 'string' }, seed: { type: 'string', default: '1' }, count: { type: 'string' }, runner: { type: 'string' }, parallel: { type: 'string', default: '2' } } })
+if (values.only !== undefined && !(values.only in sections)) throw new Error(`--only ${values.only}: expected one of ${Object.keys(sections).join(', ')}`)
+
+// replayed histories are checked by their result
+Runtime.install({ logger: new DefaultLogger('ERROR', () => undefined), telemetryOptions: { logging: { filter: 'OFF' } } })
+const logs = (process.env['CPT_CHAOS_LOGS'] ??= mkdtempSync(join(tmpdir(), 'cpt-chaos-logs-')))
+await buildBundles()
+
+const began = performance.now()
+const say = (line: string): void => void process.stdout.write(`${((performance.now() - began) / 1000).toFixed(0).padStart(5)} s  ${line}\n`)
+const { session, close } = openSession({ seed: Number(values.seed), count: 0, parallel: Number(values.parallel), say })
+say(`events of every experiment: ${logs}`)
+let holds = true
+try {
+  for (const [name, section] of Object.entries(sections)) {
+    if (values.only !== undefined && values.only !== name) continue
+    for (const runner of section.runners) {
+      if (values.runner !== undefined && values.runner !== runner) continue
+      const rows = await section.run({ ...session, count: values.count === undefined ? section.count[runner] : Number(values.count) }, runner)
+      await mergeRows(rows)
+      console.table(rows.map(({ measure, ours, unit, goal, holds }) => ({ measure, ours, unit, goal, holds })))
+      holds = holds && rows.every((r) => r.holds)
+    }
+  }
+} finally {
+  await close()
+}
+process.exitCode = holds ? 0 : 1

@@ -1,0 +1,78 @@
+import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { progressOf, startRun, type RunHandle } from '../harness/runs.ts'
+import type { CptRunInput } from '@cpt/contracts/cpt-run'
+import { check, nothingLeft, overlapsIn, type Subject, type Violation } from './checker.ts'
+import { openEventLog, type EventLog } from './event-log.ts'
+import { chaosRun, type Stand } from './stand.ts'
+
+export interface Outcome {
+  violations: Violation[]
+  log: EventLog
+  seconds: number
+}
+
+export interface Experiment {
+  name: string
+  seed: number
+  /** What happens to the run while it runs; it ends by itself when the run is over. */
+  disturb: (run: RunHandle, log: EventLog, over: AbortSignal) => Promise<void>
+  ends?: Subject['ends']
+  input?: CptRunInput
+  /** Stages that are computed again besides training. */
+  again?: string[]
+  deadlineSeconds?: number
+}
+
+/** Where event logs go: of failing experiments they are kept. */
+export const logFolder = (): string => process.env['CPT_CHAOS_LOGS'] ?? new URL('failures', import.meta.url).pathname
+
+/** One run from a store in which it is not trained yet, disturbed, awaited and checked against every invariant. */
+export const experiment = async (stand: Stand, { name, seed, disturb, ends = 'COMPLETED', input, again = [], deadlineSeconds = 600 }: Experiment): Promise<Outcome> => {
+  const began = performance.now()
+  const log = openEventLog(join(logFolder(), `${name}-${stand.runner}-${seed}-${Date.now()}.jsonl`))
+  try {
+    await stand.forget(again)
+    const run = await startRun(stand.system, name, input ?? chaosRun(stand.runner))
+    log.add('started', { workflowId: run.workflowId, seed, runner: stand.runner })
+    const over = new AbortController()
+    const overlaps = new Set<string>()
+    const disturbed = disturb(run, log, over.signal).then(() => undefined, (e: unknown) => e)
+    const end = await endOf(stand, run, overlaps, deadlineSeconds)
+    over.abort()
+    const failed = await disturbed
+    log.add('ended', { end })
+    if (failed !== undefined) throw failed as Error
+    await jobsOver(stand)
+    const violations = await check({ stand, run, log, ends, overlaps: [...overlaps] })
+    for (const v of violations) log.add('violation', { ...v })
+    return { violations, log, seconds: (performance.now() - began) / 1000 }
+  } catch (e) {
+    log.add('failed', { error: e instanceof Error ? (e.stack ?? e.message) : String(e) })
+    throw e
+  } finally {
+    log.close()
+  }
+}
+
+const pollMs = 150
+
+/** How the run ended; a parked one counts as ended. A server or worker that is away is not asked again at once. */
+const endOf = async (stand: Stand, run: RunHandle, overlaps: Set<string>, deadlineSeconds: number): Promise<string> => {
+  const deadlineMs = performance.now() + deadlineSeconds * 1000
+  for (;;) {
+    for (const seen of await overlapsIn(stand.system.storeDir)) overlaps.add(seen)
+    const status = await run.describe().then((d) => d.status.name, () => 'UNKNOWN')
+    if (status !== 'RUNNING' && status !== 'UNKNOWN') return status
+    const parked = status === 'RUNNING' ? (await progressOf(run).catch(() => null))?.parked[0] : undefined
+    if (parked !== undefined) throw new Error(`${run.workflowId} parked at ${parked.stage}: ${parked.type}: ${parked.message}\n${parked.logTail.join('\n')}`)
+    if (performance.now() > deadlineMs) throw new Error(`${run.workflowId} did not end within ${deadlineSeconds} s`)
+    await sleep(pollMs)
+  }
+}
+
+/** A job commits before it exits: waits for the last ones to leave, as long as a job that was told to may take. */
+const jobsOver = async (stand: Stand): Promise<void> => {
+  const deadlineMs = performance.now() + 30_000
+  while ((await nothingLeft({ stand })).some((v) => v.what.includes('is still there')) && performance.now() < deadlineMs) await sleep(pollMs)
+}

@@ -1,0 +1,73 @@
+import { nothingLeft } from './checker.ts'
+import { experiment } from './experiment.ts'
+import { pause } from './faults.ts'
+import { seeded } from './seeded.ts'
+import { describeViolations, onStands, rowOf, type Session, type Task } from './session.ts'
+import { chaosRun, type Runner, type Stand } from './stand.ts'
+import { boundOfZero, quantile, type Row } from './table.ts'
+
+/** The lease of a product on one machine is 120 s; compressed so that fifty of them pass in minutes. */
+const leaseSeconds = 8
+/** A job looks at its lease once a second, saves and leaves. */
+const leaveSeconds = 15
+const cancelSeconds = 30
+
+/** Cancels or terminates a run after `afterMs` and says how long something of it was left. */
+export const leaveAt = async (stand: Stand, how: 'cancel' | 'terminate', seed: number, afterMs: number): Promise<{ seconds: number; violations: string }> => {
+  let leftAtMs = performance.now()
+  const outcome = await experiment(stand, {
+    name: how, seed,
+    ends: how === 'cancel' ? 'CANCELLED' : 'TERMINATED',
+    // training of its own: what an earlier point has left trained must not make this one shorter
+    input: chaosRun(stand.runner, { seed: 1_000 + seed }),
+    disturb: async (run, log, over) => {
+      await pause(afterMs, over)
+      leftAtMs = performance.now()
+      log.add(how, { afterMs: Math.round(afterMs) })
+      await (how === 'cancel' ? run.cancel() : run.terminate('chaos'))
+    },
+  })
+  const deadlineMs = leftAtMs + 1000 * (how === 'cancel' ? cancelSeconds : stand.leaseSeconds + leaveSeconds)
+  let left = await nothingLeft({ stand })
+  while (left.length > 0 && performance.now() < deadlineMs) {
+    await pause(100, new AbortController().signal)
+    left = await nothingLeft({ stand })
+  }
+  const seconds = (performance.now() - leftAtMs) / 1000
+  // the checker looked when the workflow had ended, which for a terminated one is before its jobs have noticed
+  const others = outcome.violations.filter((v) => v.invariant !== 'I5')
+  return { seconds, violations: describeViolations([...others, ...left]) }
+}
+
+export const leaveSection = async (session: Session, runner: Runner): Promise<Row[]> => {
+  const began = performance.now()
+  const seconds: Record<'cancel' | 'terminate', number[]> = { cancel: [], terminate: [] }
+  const unplanned: Record<'cancel' | 'terminate', string[]> = { cancel: [], terminate: [] }
+  const tasks = function* (): Generator<Task> {
+    for (let i = 0; i < session.count; i++) {
+      const how = i % 2 === 0 ? 'cancel' : 'terminate'
+      const seed = session.seed + 30_000 + i
+      yield async (stand) => {
+        try {
+          const { seconds: took, violations } = await leaveAt(stand, how, seed, seeded(seed).between(0, 9_000))
+          seconds[how].push(took)
+          if (violations !== '') unplanned[how].push(`seed ${seed}: ${violations}`)
+          session.say(`${runner} ${how} ${i + 1} of ${session.count}: nothing left after ${took.toFixed(1)} s${violations === '' ? '' : `; ${violations}`}`)
+        } catch (e) {
+          unplanned[how].push(e instanceof Error ? e.message : String(e))
+          throw e
+        }
+      }
+    }
+  }
+  await onStands(session, { runner, leaseSeconds }, tasks(), (e) => session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`))
+  return (['cancel', 'terminate'] as const).map((how) => {
+    const most = how === 'cancel' ? cancelSeconds : leaseSeconds + leaveSeconds
+    const late = seconds[how].filter((s) => s > most).length + unplanned[how].length
+    return rowOf(session, began, {
+      section: 'leave', measure: how === 'cancel' ? `cancelled ${runner} runs of which something is left after ${most} s` : `terminated ${runner} runs of which something is left after the lease (${leaseSeconds} s, compressed) and ${leaveSeconds} s`,
+      ours: late, unit: `of ${seconds[how].length} runs; slowest ${Math.max(0, ...seconds[how]).toFixed(1)} s, median ${quantile(seconds[how], 0.5).toFixed(1)} s`,
+      goal: '0', holds: late === 0, bound: late === 0 ? boundOfZero(seconds[how].length) : unplanned[how].join(' | ').slice(0, 2000), count: seconds[how].length,
+    })
+  })
+}

@@ -1,0 +1,64 @@
+import { prepare, startStand, type Prepared, type Stand, type StandOptions } from './stand.ts'
+import type { Row } from './table.ts'
+import type { Violation } from './checker.ts'
+
+export interface Session {
+  seed: number
+  count: number
+  /** Systems that are disturbed side by side. */
+  parallel: number
+  prepared: () => Promise<Prepared>
+  say: (line: string) => void
+}
+
+/** Opens a session; the store that all experiments start from is made when the first one needs it. */
+export const openSession = (settings: Omit<Session, 'prepared'>): { session: Session; close: () => Promise<void> } => {
+  let made: Promise<Prepared> | null = null
+  return {
+    session: { ...settings, prepared: () => (made ??= prepare()) },
+    close: async () => (await made)?.remove(),
+  }
+}
+
+export type Task = (stand: Stand) => Promise<void>
+
+/**
+ * Works off tasks on `parallel` systems of their own. A task that throws (a run that parks or hangs) is reported to
+ * `onFailure`, and its system is replaced: what it leaves must not disturb the next.
+ */
+export const onStands = async (session: Session, options: StandOptions, tasks: Iterator<Task>, onFailure: (e: unknown) => void): Promise<void> => {
+  const prepared = await session.prepared()
+  // ports are chosen by looking: one system after the other
+  let turn: Promise<unknown> = Promise.resolve()
+  const start = (): Promise<Stand> => {
+    const mine = turn.then(() => startStand(prepared, options))
+    turn = mine.catch(() => undefined)
+    return mine
+  }
+  const worker = async (): Promise<void> => {
+    let stand: Stand | null = null
+    try {
+      for (let next = tasks.next(); next.done !== true; next = tasks.next()) {
+        stand ??= await start()
+        try {
+          await next.value(stand)
+        } catch (e) {
+          onFailure(e)
+          const broken = stand
+          stand = null
+          await broken.stop().catch(onFailure)
+        }
+      }
+    } finally {
+      await stand?.stop()
+    }
+  }
+  await Promise.all(Array.from({ length: session.parallel }, worker))
+}
+
+export const describeViolations = (violations: readonly Violation[]): string => violations.map((v) => `${v.invariant}: ${v.what}`).join('; ')
+
+export const rowOf = (session: Session, began: number, row: Omit<Row, 'seed' | 'seconds' | 'date' | 'peer' | 'peerName' | 'ratio' | 'bound'> & Partial<Row>): Row => ({
+  peer: null, peerName: null, ratio: null, bound: null, ...row,
+  seed: session.seed, seconds: Math.round((performance.now() - began) / 1000), date: new Date().toISOString().slice(0, 10),
+})
