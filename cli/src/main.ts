@@ -1,5 +1,7 @@
 import { Command, InvalidArgumentError, Option } from 'commander'
 import { CliError, exitCodes } from './cli-error.ts'
+import { ageMs } from './gc/age.ts'
+import type { GcFlags } from './gc/gc.ts'
 import { plainText } from './plain-text.ts'
 import type { QuickstartFlags } from './run/quickstart.ts'
 import type { ResolveFlags } from './run/resolve.ts'
@@ -37,7 +39,8 @@ Examples:
   cpt quickstart                        the whole lifecycle on the sample corpus
   cpt up                                server, worker and report pages until Ctrl-C
   cpt run my-run.yaml --set seed=7      start a run and watch it
-  cpt resolve my-run --action retry     go on after a failure was mended`,
+  cpt resolve my-run --action retry     go on after a failure was mended
+  cpt gc --older-than 30d --apply       free the disk of what nobody wants`,
   )
 
 const state = () => new Option('--state <folder>', 'state folder instead of .cpt in the checkout')
@@ -92,6 +95,31 @@ program.command('pause').description('pause a run at its next commit').argument(
 program.command('resume').description('go on with a paused run').argument('<id>').addOption(state()).action(async (id: string, flags: StateFlag) => (await import('./run/operate.ts')).resume(id, flags))
 program.command('cancel').description('save, stop the jobs and end a run').argument('<id>').addOption(state()).action(async (id: string, flags: StateFlag) => (await import('./run/operate.ts')).cancel(id, flags))
 program.command('report').description('path and address of a report; without an id, of all').argument('[id]').addOption(state()).action(async (id: string | undefined, flags: StateFlag) => (await import('./run/report.ts')).report(id, flags))
+const gc = program
+  .command('gc')
+  .description('say what nobody wants any more in the store, and remove it')
+  .option('--apply', 'remove it; without this, only say what would go')
+  .option('--older-than <age>', 'leave what is younger: 7d, 12h, 30m or 0', ageMs, ageMs('7d'))
+  .option('--pins-only', 'ask no server: keep only what pins, reports and running jobs name')
+  .option('--json', 'print JSON')
+  .addOption(state())
+  .addHelpText(
+    'after',
+    `
+Kept: all that a run needs which the server still knows or whose report is there, all that is pinned, what a running
+job works on, and everything that these were made from. A swept result costs only time: who asks for it again makes it.
+To let go of a run: delete its report folder (\`cpt report <run>\` says where) and, before its retention is over, its
+history (\`temporal workflow delete\`).`,
+  )
+  .action(async (flags: GcFlags) => (await import('./gc/gc.ts')).gc(flags))
+gc.command('pin')
+  .description('keep a result, or all that a run has committed, whatever becomes of the run')
+  .argument('<run|fingerprint>', 'name or workflow id of a run, or at least 8 digits of a fingerprint')
+  .requiredOption('--reason <text>', 'goes on record')
+  .action(async (named: string, flags: { reason: string }) => (await import('./gc/pin.ts')).pin(named, { ...flags, ...gc.opts<StateFlag>() }))
+gc.command('unpin').description('let go of a pin').argument('<pin>').action(async (name: string) => (await import('./gc/pin.ts')).unpin(name, gc.opts<StateFlag>()))
+gc.command('pins').description('list what is pinned').action(async () => (await import('./gc/pin.ts')).pins(gc.opts<StateFlag & { json?: boolean }>()))
+
 program.command('schema').description('JSON Schema of the input of a run').action(async () => { (await import('./schema.ts')).schema() })
 
 program

@@ -29,7 +29,7 @@ test('a page and a summary are written, and nothing else is left', async () => {
   expect((await readdir(join(reportsDir, folderOf(run.request)))).sort()).toEqual(['index.html', 'run.json'])
   expect(await readFile(path, 'utf8')).toContain('Training loss and learning rate')
   const summary: unknown = JSON.parse(await readFile(join(reportsDir, folderOf(run.request), 'run.json'), 'utf8'))
-  expect(summary).toMatchObject({ format: 'cpt-report/1', verdict: 'pass', tokens: 1_228_800, workflowId: 'cpt/quickstart' })
+  expect(summary).toMatchObject({ format: 'cpt-report/1', verdict: 'pass', tokens: 1_228_800, workflowId: 'cpt/quickstart', fingerprints: [...run.source.records.keys()], decisions: run.request.decisions.map((d) => d.uri) })
 })
 
 test('writing again replaces the page, and the address follows the configuration', async () => {

@@ -51,6 +51,9 @@ const summaryOf = (request: ReportRequest, source: ReportSource, folder: string)
     tokens: view.rounds.reduce((sum, r) => sum + (r.train?.tokens ?? 0), 0),
     change: (changes(view) ?? []).map(({ group, deltaNll, seNll }) => ({ group, deltaNll, seNll })),
     modelPath: request.modelPath,
+    // what `cpt gc` keeps as long as the report is there
+    fingerprints: [...source.records.keys()],
+    decisions: request.decisions.map((d) => d.uri),
   }
 }
 
