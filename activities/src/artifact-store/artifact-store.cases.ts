@@ -1,18 +1,25 @@
 import { createHash } from 'node:crypto'
-import type { CommitRecord } from '@cpt/contracts/artifact'
+import { readFile, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { CheckpointRecord, type CommitRecord } from '@cpt/contracts/artifact'
+import { pino } from 'pino'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { treeDigest } from '../identity.ts'
+import { intactRecord } from '../run-stage.ts'
 import { StoreCorrupt, UnknownPath } from '../stage-failure.ts'
 import type { ArtifactStore } from './artifact-store.ts'
+import { probePutIfAbsent } from './probe.ts'
+import { raceForKeys } from './race.ts'
 
 /** A store on an empty place, and what a test may do behind its back. */
 export interface StoreBench {
   store: ArtifactStore
+  /** What a process needs in its environment to use this store. */
+  environment: Record<string, string>
   /** Changes bytes that were written, as a failing disk would. */
   damage: (path: string, data: Uint8Array) => Promise<void>
   /** Everything that lies there, debris included. */
   everything: () => Promise<string[]>
-  /** Processes that put in step: each call makes all of them put their own name at `key` and read what holds. */
-  racers: (count: number) => Promise<{ put: (key: string) => Promise<{ won: boolean; read: string }[]>; close: () => Promise<void> }>
   close: () => Promise<void>
 }
 
@@ -40,22 +47,18 @@ export const artifactStoreCases = (name: string, open: () => Promise<StoreBench>
       expect(text(await bench.store.get('claims/aa/1.json'))).toBe('first')
     })
 
-    test('has one winner among eight processes in 150 rounds, whose bytes all of them read, and leaves no debris', { timeout: 120_000 }, async () => {
-      const racers = await bench.racers(8)
-      const rounds = 150
-      const winners = new Set<string>()
-      for (let round = 0; round < rounds; round++) {
-        const answers = await racers.put(`race/${round}`)
-        const held = text(await bench.store.get(`race/${round}`))
-        expect(answers.filter((a) => a.won)).toHaveLength(1)
-        expect(answers.map((a) => a.read)).toEqual(answers.map(() => held))
-        expect(answers.find((a) => a.won)?.read).toBe(held)
-        winners.add(String(held))
-      }
-      await racers.close()
+    test('has one winner among eight processes of both languages in each of 500 rounds, all read its bytes, and no debris is left', { timeout: 300_000 }, async () => {
+      const rounds = 500
+      const race = await raceForKeys(bench.environment, { rounds, processes: 8 })
+      expect(race).toMatchObject({ winnersPerRound: { 1: rounds }, misreadRounds: 0 })
       // one racer that always wins would mean that nothing was raced
-      expect(winners.size).toBeGreaterThan(1)
+      expect(race.distinctWinners).toBeGreaterThan(1)
       expect(await bench.everything()).toHaveLength(rounds)
+    })
+
+    test('passes the probe of cpt doctor, which leaves nothing behind', async () => {
+      expect(await probePutIfAbsent(bench.store)).toBeNull()
+      expect(await bench.everything()).toEqual([])
     })
 
     test('says null for what is not there', async () => {
@@ -146,6 +149,47 @@ export const artifactStoreCases = (name: string, open: () => Promise<StoreBench>
         await expect(bench.store.record(fingerprint)).rejects.toThrow(fingerprint)
       })
 
+      test('is a hit only while all its data are there: else the record goes, and the work can be done again', async () => {
+        const [kept, lost] = [await written(), await bench.store.write(fingerprint, 'a1', 'out/rows.parquet', bytes('rows'))]
+        const log = pino({ level: 'silent' })
+        await bench.store.commit(recordOf([kept, lost]))
+        expect(await intactRecord({ store: bench.store, log }, fingerprint)).toEqual(recordOf([kept, lost]))
+        await bench.damage(lost.path, bytes('row'))
+        expect(await intactRecord({ store: bench.store, log }, fingerprint)).toBeNull()
+        expect(await bench.store.record(fingerprint)).toBeNull()
+        const rows = await bench.store.write(fingerprint, 'a2', 'out/rows.parquet', bytes('rows'))
+        const again = recordOf([rows], { attempt: 'a2' })
+        expect(await bench.store.commit(again)).toEqual(again)
+        await bench.store.remove(rows.path)
+        expect(await intactRecord({ store: bench.store, log }, fingerprint)).toBeNull()
+      })
+
+      test('lies on this machine for whoever needs a path: a file, and a folder with all of its files', async () => {
+        const files = [await bench.store.write(fingerprint, 'a1', 'model/config.json', bytes('{}')), await bench.store.write(fingerprint, 'a1', 'model/deep/weights', bytes('weights')), await written()]
+        await bench.store.commit(recordOf(files))
+        expect(await readFile(await bench.store.localPath({ uri: `store:${fingerprint}/out/corpus.json` }), 'utf8')).toBe('{"rows":3}')
+        const folder = await bench.store.localPath({ uri: `store:${fingerprint}/model/` })
+        expect((await readdir(folder, { recursive: true })).sort()).toEqual(['config.json', 'deep', 'deep/weights'])
+        expect(await readFile(join(folder, 'deep/weights'), 'utf8')).toBe('weights')
+        await expect(bench.store.localPath({ uri: `store:${fingerprint}/other/` })).rejects.toThrow(UnknownPath)
+      })
+
+      test('has no path on this machine once its file is gone or shorter', async () => {
+        const [gone, shorter] = [await written(), await bench.store.write(fingerprint, 'a1', 'out/rows', bytes('rows'))]
+        await bench.store.commit(recordOf([gone, shorter]))
+        await bench.store.remove(gone.path)
+        await bench.damage(shorter.path, bytes('row'))
+        for (const name of ['corpus.json', 'rows', '']) await expect(bench.store.localPath({ uri: `store:${fingerprint}/out/${name}` })).rejects.toThrow(StoreCorrupt)
+      })
+
+      test('may be the input of another run: a reference to its file or folder comes from the record', async () => {
+        const files = [await bench.store.write(fingerprint, 'a1', 'model/b', bytes('b')), await bench.store.write(fingerprint, 'a1', 'model/a', bytes('aa'))]
+        await bench.store.commit(recordOf(files))
+        expect(await bench.store.refTo(`store:${fingerprint}/model/a`)).toEqual({ uri: `store:${fingerprint}/model/a`, sha256: sha256(bytes('aa')), bytes: 2 })
+        expect(await bench.store.refTo(`store:${fingerprint}/model/`)).toEqual({ uri: `store:${fingerprint}/model/`, sha256: treeDigest([{ name: 'a', sha256: sha256(bytes('aa')) }, { name: 'b', sha256: sha256(bytes('b')) }]), bytes: 3 })
+        await expect(bench.store.refTo(`store:${fingerprint}/none`)).rejects.toThrow(UnknownPath)
+      })
+
       test('holds a manifest as it was written', async () => {
         const manifest = { format: 'cpt-manifest/1' as const, kind: 'corpus', shards: [{ commit: fingerprint, name: 's', sha256: fingerprint, bytes: 1, rows: 2 }] }
         const file = await written(JSON.stringify(manifest))
@@ -157,6 +201,44 @@ export const artifactStoreCases = (name: string, open: () => Promise<StoreBench>
         await written()
         await expect(written('other')).rejects.toThrow()
         expect((await bench.store.write(fingerprint, 'a2', 'out/corpus.json', bytes('other'))).path).not.toBe((await bench.store.list('data/'))[0])
+      })
+    })
+
+    describe('a chain of checkpoints', () => {
+      const folder = `checkpoints/${fingerprint.slice(0, 2)}/${fingerprint}/`
+      const save = async (branch: number, seq: number, parent: string | null, attempt = 'a1') => {
+        const name = `${String(branch).padStart(3, '0')}-${String(seq).padStart(6, '0')}`
+        const file = await bench.store.write(fingerprint, `${attempt}-checkpoints`, `${name}/model.safetensors`, bytes(`weights ${branch} ${seq} ${attempt}`))
+        const record = CheckpointRecord.parse({ format: 'cpt-checkpoint/1', fingerprint, branch, seq, parent, step: seq, tokens: 4096 * seq, files: [file], state: {}, attempt, committedAt: '2026-01-01T00:00:00Z' })
+        const data = Buffer.from(JSON.stringify(record))
+        return { won: await bench.store.putIfAbsent(`${folder}${name}.json`, data), sha256: sha256(data) }
+      }
+      const chain = async () => Promise.all((await bench.store.list(folder)).map(async (key) => {
+        const data = (await bench.store.get(key)) ?? new Uint8Array()
+        return { key: key.slice(folder.length), sha256: sha256(data), record: CheckpointRecord.parse(JSON.parse(Buffer.from(data).toString('utf8'))) }
+      }))
+
+      test('is read in the order it was written, each record naming the bytes of the one before', async () => {
+        let parent: string | null = null
+        for (const seq of [1, 2, 3, 9, 10]) parent = (await save(0, seq, parent)).sha256
+        const found = await chain()
+        expect(found.map((c) => c.record.seq)).toEqual([1, 2, 3, 9, 10])
+        expect(found.map((c) => c.record.parent)).toEqual([null, ...found.slice(0, -1).map((c) => c.sha256)])
+      })
+
+      test('goes on under the next branch after a rollback, which is then the newest, whatever number it has', async () => {
+        const first = await save(0, 1, null)
+        const second = await save(0, 2, first.sha256)
+        await save(0, 3, second.sha256)
+        const beside = await save(1, 2, first.sha256, 'a2')
+        expect((await bench.store.list(folder)).at(-1)).toBe(`${folder}001-000002.json`)
+        expect((await chain()).filter((c) => c.record.parent === first.sha256).map((c) => c.sha256)).toEqual([second.sha256, beside.sha256])
+      })
+
+      test('gives each name once: an attempt that comes late to it is told so and reads what holds', async () => {
+        const first = await save(0, 1, null)
+        expect(await save(0, 1, null, 'a2')).toMatchObject({ won: false })
+        expect((await chain()).map((c) => [c.sha256, c.record.attempt])).toEqual([[first.sha256, 'a1']])
       })
     })
 

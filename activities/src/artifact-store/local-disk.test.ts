@@ -1,46 +1,19 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
 import { mkdir, mkdtemp, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
-import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { UnknownPath } from '../stage-failure.ts'
 import { artifactStoreCases, type StoreBench } from './artifact-store.cases.ts'
 import { localDiskStore } from './local-disk.ts'
 import { refUnderRoot } from './roots.ts'
 
-const home = fileURLToPath(new URL('../../../', import.meta.url))
-const here = (name: string): string => fileURLToPath(new URL(name, import.meta.url))
-
-const racer = (root: string, language: 'typescript' | 'python') => {
-  const child = language === 'python' ? spawn(join(home, 'ml/.venv/bin/python'), [here('put_racer.py'), root], { env: { PYTHONPATH: join(home, 'ml') } }) : spawn(process.execPath, ['--import', 'tsx', here('put-racer.ts'), root], { cwd: home })
-  child.stderr.resume()
-  const lines = createInterface(child.stdout)[Symbol.asyncIterator]()
-  return {
-    put: async (key: string) => {
-      child.stdin.write(`${key}\n`)
-      return JSON.parse((await lines.next()).value as string) as { won: boolean; read: string }
-    },
-    close: async () => {
-      child.stdin.end()
-      await once(child, 'exit')
-    },
-  }
-}
-
 const openBench = async (): Promise<StoreBench> => {
   const root = await mkdtemp(join(tmpdir(), 'cpt-store-'))
   return {
     store: localDiskStore({ store: root }),
+    environment: { CPT_STORE: root },
     damage: (path, data) => writeFile(join(root, path), data),
     everything: async () => (await readdir(root, { recursive: true, withFileTypes: true })).filter((e) => e.isFile()).map((e) => e.name),
-    // both languages put by one protocol, so they race each other
-    racers: (count) => {
-      const all = Array.from({ length: count }, (_, i) => racer(root, i % 2 === 0 ? 'typescript' : 'python'))
-      return Promise.resolve({ put: (key: string) => Promise.all(all.map((r) => r.put(key))), close: async () => { await Promise.all(all.map((r) => r.close())) } })
-    },
     close: () => rm(root, { recursive: true }),
   }
 }

@@ -1,4 +1,4 @@
-"""A process of the race in artifact-store.cases.ts, by the Python side of the protocol: a line is a key."""
+"""A process of the race (race.ts), by the Python side of the protocol: a line lists keys to put one's own name at."""
 
 import json
 import os
@@ -6,8 +6,11 @@ import sys
 
 from cpt_ml.store import open_backend
 
-backend = open_backend(sys.argv[1])
+store = open_backend(os.environ["CPT_STORE"])
+name = f"python {os.getpid()}"
 for line in sys.stdin:
-    key = line.strip()
-    won = backend.put_if_absent(key, str(os.getpid()).encode())
-    print(json.dumps({"won": won, "read": (backend.get(key) or b"").decode()}), flush=True)
+    answers = []
+    for key in json.loads(line):
+        won = store.put_if_absent(key, name.encode())
+        answers.append([won, (store.get(key) or b"").decode()])
+    print(json.dumps(answers), flush=True)

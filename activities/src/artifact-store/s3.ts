@@ -90,9 +90,8 @@ const keysInBucket = (settings: S3Place, cacheDir: string): KeyStore => {
     let ContinuationToken: string | undefined
     do {
       const page = await ask(`listing ${under} in`, null, async () => await s3.send(new sdk.ListObjectsV2Command({ Bucket: bucket, Prefix: inBucket(under), ContinuationToken })))
-      if (page === null) throw new StoreUnreachable(`store: there is no bucket ${bucket} (server: ${server}); create it, or correct CPT_STORE`)
-      for (const object of page.Contents ?? []) yield { ...object, key: (object.Key ?? '').slice(inBucket('').length) }
-      ContinuationToken = page.NextContinuationToken
+      for (const object of page?.Contents ?? []) yield { ...object, key: (object.Key ?? '').slice(inBucket('').length) }
+      ContinuationToken = page?.NextContinuationToken
     } while (ContinuationToken !== undefined)
   }
 
@@ -100,7 +99,8 @@ const keysInBucket = (settings: S3Place, cacheDir: string): KeyStore => {
   const reading = <T>(key: string, use: (body: Readable) => Promise<T>): Promise<T | null> =>
     ask(`reading ${key} from`, null, async ({ sdk, s3 }) => await use((await s3.send(new sdk.GetObjectCommand(at(key)))).Body as Readable))
 
-  const cached = cacheOf(join(cacheDir, createHash('sha256').update(`${settings.endpoint ?? ''}\0${place}`).digest('hex').slice(0, 16)), async ({ path }, into) => {
+  // the same folder and layout as ml/cpt_ml/s3_store.py: what a job of this machine wrote need not be downloaded
+  const cached = cacheOf(join(cacheDir, createHash('sha256').update(`${settings.endpoint ?? 'None'} ${place}`).digest('hex').slice(0, 16)), async ({ path }, into) => {
     const got = await reading(path, async (body) => { await pipeline(body, createWriteStream(into)); return true })
     if (got === null) throw new StoreCorrupt(`store: ${place}/${path} is missing`)
   })
@@ -156,7 +156,8 @@ const answerIn = (e: unknown): Answer => {
   const { name, message, status } = partsOf(e)
   const why = `${name}: ${message}`
   if (status === 412) return { kind: 'exists', why }
-  if (status === 404 && name !== 'NoSuchBucket') return { kind: 'missing', why }
+  // a server may say 404 of a bucket or a user as well, which must never pass for “nothing was committed”
+  if (name === 'NoSuchKey' || name === 'NotFound') return { kind: 'missing', why }
   if (status === 409 && (name === 'ConditionalRequestConflict' || name === 'OperationAborted')) return { kind: 'conflict', why }
   if (status === 429 || name === 'RequestTimeout' || name === 'SlowDown') return { kind: 'unsure', why }
   // no status at all: the connection broke, the answer did not come or was not understood
@@ -180,7 +181,7 @@ const hints: Readonly<Record<string, string>> = {
 
 const refusal = (what: string, server: string, e: unknown): Error => {
   const { name, message, status } = partsOf(e)
-  return new Error(`store: ${what} was refused: ${name} (${status ?? 'no status'}): ${message}; ${hints[name] ?? 'see the server’s log'} (server: ${server})`, { cause: e })
+  return new Error(`store: ${what} was refused: ${name} (${status ?? 'no status'}): ${message}; ${hints[name] ?? 'check CPT_STORE, AWS_ACCESS_KEY_ID and the server’s log'} (server: ${server})`, { cause: e })
 }
 
 /**
