@@ -1,19 +1,24 @@
-"""A real store in a temporary folder, and stages run in this process as the activity would run them."""
+"""A real store, on disk or on a real S3 server, and stages run in this process as the activity would run them."""
 
 from __future__ import annotations
 
 import hashlib
 import importlib
+import itertools
 import json
+import os
+import shutil
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from s3_server import BUCKET, S3Server
 
 from cpt_ml.durable_files import sha256_file, tree_digest
 from cpt_ml.job import Job
-from cpt_ml.store import Json
+from cpt_ml.store import Backend, Json, open_backend
 
 FIXTURES = Path(__file__).parents[2] / "contracts" / "fixtures" / "jobs"
 
@@ -31,10 +36,10 @@ MANIFESTS = {
 class Workbench:
     """A store under `folder`, a root `files` for test data, and the stages."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, store: str | None = None) -> None:
         self.folder = folder
         self.files = folder / "files"
-        self.roots = {"store": str(folder / "store"), "files": str(self.files)}
+        self.roots = {"store": store or str(folder / "store"), "files": str(self.files)}
         self.files.mkdir(parents=True, exist_ok=True)
         self.jobs = 0
 
@@ -151,3 +156,66 @@ def fixture_request(stage: str) -> Json:
 @pytest.fixture
 def workbench(tmp_path: Path) -> Workbench:
     return Workbench(tmp_path)
+
+
+class Place:
+    """An empty store on disk or S3; `files` is where its data lie as files, whatever the store says."""
+
+    def __init__(self, root: str, files: Path, cache: Path) -> None:
+        self.root = root
+        self.files = files
+        self.cache = cache
+
+    @property
+    def backend(self) -> Backend:
+        return open_backend(self.root)
+
+    def damage(self, key: str, data: bytes | None) -> None:
+        """Changes what is stored at a key, or removes it, as a failing disk would; nothing is cached afterwards."""
+        path = self.files / key
+        path.unlink()
+        if data is not None and self.root.startswith("s3://"):
+            self.backend.put_if_absent(key, data)
+        elif data is not None:
+            path.write_bytes(data)
+        self.forget_cache()
+
+    def forget_cache(self) -> None:
+        """As on another machine."""
+        shutil.rmtree(self.cache, ignore_errors=True)
+
+    def everything(self) -> list[str]:
+        """Names of all that is stored, debris included."""
+        return sorted(p.relative_to(self.files).as_posix() for p in self.files.rglob("*") if p.is_file())
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server; jobs find it in their environment."""
+    folder = tmp_path_factory.mktemp("s3")
+    server = S3Server(folder)
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {**server.env, "CPT_CACHE": str(folder / "cache")}.items():
+            patch.setenv(name, value)
+        yield server
+    server.kill()
+
+
+numbers = itertools.count()
+
+
+def s3_place(server: S3Server) -> Place:
+    """An empty store of its own on the server."""
+    prefix = f"store-{next(numbers)}"
+    return Place(f"s3://{BUCKET}/{prefix}", server.folder / prefix, Path(os.environ["CPT_CACHE"]))
+
+
+def disk_place(folder: Path) -> Place:
+    """An empty store of its own on disk."""
+    return Place(str(folder / "store"), folder / "store", folder / "cache")
+
+
+@pytest.fixture(params=["disk", "s3"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Place:
+    """What holds for the store holds for both of its kinds."""
+    return disk_place(tmp_path) if request.param == "disk" else s3_place(request.getfixturevalue("s3"))
