@@ -107,18 +107,18 @@ def _answer(connection: socket.socket, server: socket.socket, children: dict[int
 
 def _run(stage: str, folder: Path, env: dict[str, str]) -> int:
     """The child: a session of its own, the job's log as output, the job's environment and nothing else."""
-    os.setsid()
-    with (folder / "log.jsonl").open("ab") as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
-    null = os.open(os.devnull, os.O_RDONLY)
-    os.dup2(null, 0)
-    os.environ.clear()
-    os.environ.update(env)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, signal.SIG_DFL)
-    random.seed()
     try:
+        os.setsid()
+        with (folder / "log.jsonl").open("ab") as log:
+            os.dup2(log.fileno(), 1)
+            os.dup2(log.fileno(), 2)
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.environ.clear()
+        os.environ.update(env)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, signal.SIG_DFL)
+        random.seed()
         return job.run(stage, folder / "request.json", folder / "result.json")
     except BaseException as e:  # whatever it is, the parent must not go on in two processes
         print(f"cpt_ml: {e!r}", file=sys.stderr, flush=True)

@@ -3,7 +3,7 @@ import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { JobFolder, JobRunner, JobState } from './job-runner.ts'
 
 /** What the stand-in job does once it runs: the requests of case_job.py. */
-export type CaseJob = 'commit' | 'fail' | 'die' | 'hang' | 'deaf' | 'family'
+export type CaseJob = 'commit' | 'fail' | 'die' | 'hang' | 'deaf' | 'family' | 'clan' | 'late'
 
 /** A runner, and what a test may do around it. */
 export interface RunnerBench {
@@ -115,6 +115,14 @@ export const jobRunnerCases = (name: string, open: () => Promise<RunnerBench>): 
       expect(await bench.processes(job)).toEqual([])
       // what was started got the signal too, and was not killed when the grace was over
       expect(performance.now() - before).toBeLessThan(25_000)
+    })
+
+    test('stops what a job has started in a session of its own', async () => {
+      const job = await start('clan')
+      await vi.waitFor(async () => expect((await bench.processes(job)).length).toBe(2), { timeout: 30_000 })
+      await reach(job, isRunning)
+      await bench.successor().stop(job, 30_000)
+      expect(await bench.processes(job)).toEqual([])
     })
 
     test('makes a job leave that does not listen', async () => {

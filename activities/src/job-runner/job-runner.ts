@@ -12,14 +12,14 @@ export interface JobFolder {
 /**
  * `absent`: never started, as far as can be told (submitting again is safe: a job's first act is to claim its start).
  * `waiting`: a scheduler has it and says why it does not run yet.
- * `unknown`: nobody could be asked; that is no failure of the job.
+ * `unknown`: nobody could be asked; that is no failure of the job. Where `letLeaseRun`, its lease is not renewed meanwhile.
  * `gone`: it was started, nothing of it is left, and it wrote no end record; `end` is what its runner can say of that.
  */
 export type JobState =
   | { state: 'absent' }
   | { state: 'waiting'; reason: string }
   | { state: 'running'; beat: Beat | null }
-  | { state: 'unknown'; why: string }
+  | { state: 'unknown'; why: string; letLeaseRun?: true }
   | { state: 'ended'; end: EndRecord }
   | { state: 'gone'; end: LastWords }
 
@@ -34,6 +34,8 @@ export interface JobRunner {
   look(job: JobFolder): Promise<JobState>
   /** Asks the job to save and leave, then makes it; returns when nothing of it is left. */
   stop(job: JobFolder, graceMs: number): Promise<void>
+  /** Has a job that stands still write the stacks of its threads to its log, where the runner can. */
+  dumpStacks?(job: JobFolder): Promise<void>
 }
 
 /** The machine could not start a process; trying again may help once the cause is mended. */

@@ -1,59 +1,81 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { chmod, mkdir, mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { hostname, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
-import { EndRecord, Placement, type JobRequest } from '@cpt/contracts/job'
+import { EndRecord, Placement, type JobRequest, type PlacementInput } from '@cpt/contracts/job'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { localDiskStore } from '../artifact-store/local-disk.ts'
-import { jobFolder } from '../claims.ts'
+import { claimAttempt, jobFolder } from '../claims.ts'
 import { sha256 } from '../identity.ts'
-import { jobRunnerCases, type RunnerBench } from './job-runner.cases.ts'
-import { JobNotStarted, type JobFolder } from './job-runner.ts'
+import { jobRunnerCases, type CaseJob, type RunnerBench } from './job-runner.cases.ts'
+import { JobNotStarted, type JobFolder, type JobRunner, type JobState } from './job-runner.ts'
 import { localRunner, readLogTail, writeEnd } from './local.ts'
-import { groupMembers, isAlive, Started } from './process.ts'
+import { groupMembers, isAlive, marked, signalProcess, Started } from './process.ts'
+import { stopWarmParents, warmParent } from './warm-parent.ts'
 
 const ml = fileURLToPath(new URL('../../../ml', import.meta.url))
 const caseJob = fileURLToPath(new URL('case_job.py', import.meta.url))
 
-const openBench = async (): Promise<RunnerBench & { root: string; store: ReturnType<typeof localDiskStore> }> => {
+const python = `${ml}/.venv/bin/python`
+
+interface LocalBench extends RunnerBench {
+  root: string
+  store: ReturnType<typeof localDiskStore>
+  /** A runner as it would be on a host of that name. */
+  on: (host: string) => JobRunner
+  newJob: (does: CaseJob, over?: { leaseSeconds?: number; placement?: PlacementInput }) => Promise<{ job: JobFolder; request: JobRequest }>
+  submitFromDeadWorker: (job: JobFolder, request: JobRequest, host?: string) => Promise<void>
+}
+
+const openBench = async ({ warm }: { warm: boolean }): Promise<LocalBench> => {
   const root = await mkdtemp(join(tmpdir(), 'cpt-jobs-'))
   const store = localDiskStore({ store: root })
-  const python = join(root, 'python')
-  await writeFile(python, `#!/bin/sh\nexec ${ml}/.venv/bin/python ${caseJob} "$@"\n`)
-  await chmod(python, 0o700)
-  const runner = () => localRunner({ python, mlDir: ml, env: { PATH: '/usr/bin:/bin', PYTHONPATH: ml }, warm: null })
+  const stand = join(root, 'python')
+  await writeFile(stand, `#!/bin/sh\nexec ${python} ${caseJob} "$@"\n`)
+  await chmod(stand, 0o700)
+  const settings = { python: stand, mlDir: ml, env: { PATH: '/usr/bin:/bin', PYTHONPATH: ml } }
+  const parents = join(root, 'warm')
+  const parent = warm ? warmParent({ ...settings, folder: parents, idleSeconds: 600 }) : null
   const jobs: JobFolder[] = []
+  const runner = (): JobRunner => localRunner({ ...settings, warm: parent })
+  if (parent !== null) {
+    await mkdir(join(root, 'nothing'))
+    await vi.waitFor(async () => expect(await parent.fork('case', join(root, 'nothing'), settings.env)).not.toBeNull(), { timeout: 30_000, interval: 50 })
+  }
+  const startedOf = async (path: string): Promise<Started | undefined> => Started.safeParse(JSON.parse(await readFile(path, 'utf8').catch(() => 'null'))).data
   const processes = async (job: JobFolder): Promise<number[]> => {
-    const started = Started.safeParse(JSON.parse(await readFile(join(job.path, 'started.json'), 'utf8').catch(() => 'null')))
-    const mine = (await readdir('/proc')).filter((e) => /^\d+$/.test(e))
-    const commands = await Promise.all(mine.map(async (pid) => ({ pid: Number(pid), command: await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '') })))
-    return [...new Set([...commands.filter((c) => c.command.includes(job.path)).map((c) => c.pid), ...(started.success ? await groupMembers(started.data.pid) : [])])]
+    const started = await startedOf(join(job.path, 'started.json'))
+    const all = (await readdir('/proc')).filter((e) => /^\d+$/.test(e))
+    const commands = await Promise.all(all.map(async (pid) => ({ pid: Number(pid), command: await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '') })))
+    return [...new Set([...commands.filter((c) => c.command.includes(job.path)).map((c) => c.pid), ...(await marked(`CPT_JOB=${job.path}`)), ...(started === undefined ? [] : await groupMembers(started.pid))])]
   }
   const kill = async (job: JobFolder): Promise<void> => {
-    for (const pid of await processes(job)) {
-      try {
-        process.kill(pid, 'SIGKILL')
-      } catch (e) {
-        if ((e as NodeJS.ErrnoException).code !== 'ESRCH') throw e
-      }
-    }
+    for (const pid of await processes(job)) signalProcess(pid, 'SIGKILL')
   }
   return {
     root,
     store,
     runner: runner(),
     successor: runner,
-    submitFromDeadWorker: async (job) => {
-      const worker = spawn('sh', ['-c', 'setsid "$0" -m cpt_ml case --request "$1/request.json" --result "$1/result.json" &', python, job.path], { cwd: ml, env: { PATH: '/usr/bin:/bin', PYTHONPATH: ml }, stdio: 'ignore' })
+    on: (host) => localRunner({ ...settings, warm: null, host, marginMs: 500 }),
+    submitFromDeadWorker: async (job, request, host = hostname()) => {
+      if (warm) {
+        await runner().submit(job, request)
+        await vi.waitFor(async () => expect(await startedOf(join(job.path, 'started.json'))).toBeDefined(), { timeout: 30_000 })
+        const records = (await readdir(parents)).filter((n) => n.endsWith('.json'))
+        for (const name of records) signalProcess((await startedOf(join(parents, name)))!.pid, 'SIGKILL')
+        return
+      }
+      const worker = spawn('sh', ['-c', 'setsid "$0" -m cpt_ml case --request "$1/request.json" --result "$1/result.json" &', stand, job.path], { cwd: ml, env: { ...settings.env, CPT_HOST: host }, stdio: 'ignore' })
       await once(worker, 'exit')
     },
-    newJob: async (does) => {
+    newJob: async (does, { leaseSeconds = 600, placement = {} } = {}) => {
       const fingerprint = sha256(`${does} ${jobs.length}`)
       const job = jobFolder(root, fingerprint, 0, 1)
       const request: JobRequest = {
-        format: 'cpt-job/1', stage: 'case', version: 1, fingerprint, range: 0, attempt: 1, token: 'token-1', roots: { store: root }, request: { do: does }, units: null, parents: [], placement: Placement.parse({}), leaseSeconds: 600,
+        format: 'cpt-job/1', stage: 'case', version: 1, fingerprint, range: 0, attempt: 1, token: 'token-1', roots: { store: root }, request: { do: does }, units: null, parents: [], placement: Placement.parse(placement), leaseSeconds,
       }
       await mkdir(job.path, { recursive: true })
       await writeFile(join(job.path, 'request.json'), JSON.stringify(request))
@@ -69,18 +91,20 @@ const openBench = async (): Promise<RunnerBench & { root: string; store: ReturnT
         await kill(job)
         await vi.waitFor(async () => expect(await processes(job)).toEqual([]))
       }
+      await stopWarmParents(parents)
       await rm(root, { recursive: true, maxRetries: 5 })
     },
   }
 }
 
-jobRunnerCases('processes of this machine', openBench)
+jobRunnerCases('processes of this machine, each with a Python of its own', () => openBench({ warm: false }))
+jobRunnerCases('processes of this machine, forked from a warm parent', () => openBench({ warm: true }))
 
 describe('processes of this machine', () => {
-  let bench: Awaited<ReturnType<typeof openBench>>
+  let bench: LocalBench
   let bystander: ChildProcess
   beforeEach(async () => {
-    bench = await openBench()
+    bench = await openBench({ warm: false })
     bystander = spawn('sleep', ['600'], { detached: true, stdio: 'ignore' })
     await once(bystander, 'spawn')
   })
@@ -92,7 +116,7 @@ describe('processes of this machine', () => {
   const startedAs = async (over: Partial<Started>): Promise<Started> => {
     const bootId = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()
     const stat = await readFile(`/proc/${bystander.pid}/stat`, 'utf8')
-    return { pid: bystander.pid!, startTicks: stat.split(')')[1]!.trim().split(' ')[19]!, bootId, host: 'here', ...over }
+    return { pid: bystander.pid!, startTicks: stat.split(')')[1]!.trim().split(' ')[19]!, bootId, host: hostname(), oomKills: 0, ...over }
   }
   const someJob = async (started: Started): Promise<JobFolder> => {
     const { job } = await bench.newJob('hang')
@@ -151,7 +175,7 @@ describe('processes of this machine', () => {
     await expect(runner.submit(job, request)).rejects.toThrow('run cpt doctor --fix')
   })
 
-  test('a job sees the environment it was given and nothing of the worker’s', async () => {
+  test('a job sees the environment it was given, its marks, and nothing of the worker’s', async () => {
     const shell = join(bench.root, 'show-environment')
     await writeFile(shell, '#!/bin/sh\nenv\n')
     await chmod(shell, 0o700)
@@ -163,6 +187,160 @@ describe('processes of this machine', () => {
       return text
     })
     // the shell sets these by itself
-    expect(log.trim().split('\n').map((l) => l.split('=')[0]).filter((n) => !['PWD', 'OLDPWD', 'SHLVL', '_'].includes(n!))).toEqual(['ONLY'])
+    expect(log.trim().split('\n').map((l) => l.split('=')[0]).filter((n) => !['PWD', 'OLDPWD', 'SHLVL', '_'].includes(n!)).sort()).toEqual(['CPT_HOST', 'CPT_JOB', 'ONLY'])
+  })
+})
+
+/** Looks until the job is in such a state. */
+const reach = async <S extends JobState['state']>(runner: JobRunner, job: JobFolder, ...states: S[]): Promise<Extract<JobState, { state: S }>> =>
+  await vi.waitFor(async () => {
+    const state = await runner.look(job)
+    if (!(states as string[]).includes(state.state)) throw new Error(`${job.path} is ${JSON.stringify(state)}`)
+    return state as Extract<JobState, { state: S }>
+  }, { timeout: 45_000, interval: 50 })
+const beating = (runner: JobRunner, job: JobFolder) => vi.waitFor(async () => expect(await runner.look(job)).toMatchObject({ state: 'running', beat: { done: 1 } }), { timeout: 30_000, interval: 20 })
+const logOf = (job: JobFolder) => readFile(join(job.path, 'log.jsonl'), 'utf8')
+
+describe('a job of this machine', { timeout: 90_000 }, () => {
+  let bench: LocalBench
+  beforeEach(async () => {
+    bench = await openBench({ warm: false })
+  })
+  afterEach(() => bench.close())
+
+  test('leaves when its time is over, which is no failure', async () => {
+    const { job, request } = await bench.newJob('hang', { placement: { timeLimitSeconds: 1 } })
+    await bench.runner.submit(job, request)
+    expect((await reach(bench.runner, job, 'ended')).end).toMatchObject({ endClass: 'time-limit', type: 'TimeLimit', exitCode: 75 })
+  })
+
+  test('that stands still tells where, and goes on', async () => {
+    const { job, request } = await bench.newJob('deaf')
+    await bench.runner.submit(job, request)
+    await beating(bench.runner, job)
+    await bench.runner.dumpStacks!(job)
+    await vi.waitFor(async () => expect(await logOf(job)).toMatch(/most recent call first[^]*case_job\.py", line \d+ in run/), { timeout: 10_000 })
+    expect((await bench.runner.look(job)).state).toBe('running')
+  })
+
+  test('that is halted has no stack to show, and is ended all the same', async () => {
+    const { job, request } = await bench.newJob('hang')
+    await bench.runner.submit(job, request)
+    await beating(bench.runner, job)
+    for (const pid of await bench.processes(job)) signalProcess(pid, 'SIGSTOP')
+    await vi.waitFor(async () => {
+      await bench.runner.dumpStacks!(job)
+      expect(await logOf(job)).toContain('the process is halted')
+    }, { timeout: 10_000 })
+    await bench.runner.stop(job, 100)
+    expect(await bench.processes(job)).toEqual([])
+  })
+
+  test('takes with it what it has started when it is killed alone', async () => {
+    const { job, request } = await bench.newJob('clan')
+    await bench.submitFromDeadWorker(job, request)
+    await beating(bench.runner, job)
+    const { pid } = Started.parse(JSON.parse(await readFile(join(job.path, 'started.json'), 'utf8')))
+    signalProcess(pid, 'SIGKILL')
+    await reach(bench.runner, job, 'gone')
+    await vi.waitFor(async () => expect(await bench.processes(job)).toEqual([]), { timeout: 10_000 })
+  })
+
+  test('that is gone while the kernel ended processes for memory says so', async () => {
+    const { job } = await bench.newJob('hang')
+    await writeFile(join(job.path, 'started.json'), JSON.stringify({ pid: 2 ** 22 - 1, startTicks: '1', bootId: (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim(), host: hostname(), oomKills: -1 }))
+    expect(await bench.runner.look(job)).toMatchObject({ state: 'gone', end: { message: expect.stringMatching(/the kernel ended \d+ process\(es\) for lack of memory/) } })
+  })
+})
+
+describe('two hosts that share a work folder', { timeout: 120_000 }, () => {
+  let bench: LocalBench
+  let here: JobRunner
+  beforeEach(async () => {
+    bench = await openBench({ warm: false })
+    here = bench.on('here')
+  })
+  afterEach(() => bench.close())
+  /** A job on a host named there, whose worker is gone. */
+  const startThere = async (does: CaseJob, leaseSeconds: number): Promise<JobFolder> => {
+    const { job, request } = await bench.newJob(does, { leaseSeconds })
+    await bench.submitFromDeadWorker(job, request, 'there')
+    await reach(here, job, 'running')
+    return job
+  }
+
+  test('see each other’s jobs by pulse and beat, without a look at process numbers', async () => {
+    const job = await startThere('hang', 600)
+    await beating(here, job)
+    const pulse = () => readFile(join(job.path, 'pulse'), 'utf8')
+    const before = await pulse()
+    await vi.waitFor(async () => expect(await pulse()).not.toBe(before), { timeout: 10_000 })
+    expect((await here.look(job)).state).toBe('running')
+  })
+
+  test('wait for a silent job until its lease is over, do not renew it, and then take it as vanished', async () => {
+    const job = await startThere('hang', 8)
+    await beating(here, job)
+    await bench.kill(job)
+    expect(await reach(here, job, 'unknown')).toMatchObject({ letLeaseRun: true, why: expect.stringContaining('host there') })
+    expect((await reach(here, job, 'gone')).end).toMatchObject({ endClass: 'vanished', message: expect.stringContaining('its lease is over') })
+  })
+
+  test('do not take over a silent job whose lease somebody else renews', async () => {
+    const job = await startThere('hang', 4)
+    await beating(here, job)
+    await bench.kill(job)
+    let counter = 0
+    // silent for far longer than its lease and the margin, and its lease is renewed all the while
+    await vi.waitFor(async () => {
+      await writeFile(join(job.path, 'lease'), `its own host ${counter++}`)
+      const state = await here.look(job)
+      expect(state.state).not.toBe('gone')
+      expect(Number(/for (\d+) s/.exec(state.state === 'unknown' ? state.why : '')?.[1])).toBeGreaterThanOrEqual(8)
+    }, { timeout: 60_000, interval: 100 })
+    await reach(here, job, 'gone')
+  })
+
+  test('a halted job that comes back after it was given up publishes nothing', async () => {
+    const job = await startThere('late', 4)
+    for (const pid of await bench.processes(job)) signalProcess(pid, 'SIGSTOP')
+    const { end } = await reach(here, job, 'gone')
+    await writeEnd(job, end)
+    await claimAttempt(bench.store, job.fingerprint, 0, 2, { workflow: 'w', run: 'r', key: 'k', decision: 0, runner: 'local', host: 'here', progress: '', at: '' })
+    await writeFile(join(job.path, 'go'), '')
+    for (const pid of await bench.processes(job)) signalProcess(pid, 'SIGCONT')
+    await vi.waitFor(async () => expect(await bench.processes(job)).toEqual([]), { timeout: 30_000, interval: 50 })
+    expect(await bench.committed(job)).toBeNull()
+    expect((await reach(here, job, 'ended')).end).toMatchObject({ endClass: 'vanished' })
+  })
+
+  test('stop each other’s jobs: the job reads that it is not wanted, saves and leaves', async () => {
+    const job = await startThere('hang', 600)
+    await beating(here, job)
+    await here.stop(job, 30_000)
+    expect((await reach(here, job, 'ended')).end).toMatchObject({ endClass: 'stopped', type: 'Stopped' })
+    await vi.waitFor(async () => expect(await bench.processes(job)).toEqual([]), { timeout: 10_000 })
+  })
+
+  test('a job that does not listen to another host ends itself when the grace is over', async () => {
+    const job = await startThere('deaf', 600)
+    await beating(here, job)
+    await here.stop(job, 500)
+    expect((await reach(here, job, 'ended')).end).toMatchObject({ endClass: 'killed', signal: 'SIGKILL', message: 'case: told to leave (asked) and did not listen: it ended itself' })
+    await vi.waitFor(async () => expect(await bench.processes(job)).toEqual([]), { timeout: 10_000 })
+  })
+
+  test('stop a job whose host is gone by waiting until it can do no harm', async () => {
+    const job = await startThere('hang', 2)
+    await bench.kill(job)
+    await here.stop(job, 100)
+    expect((await here.look(job)).state).toBe('gone')
+  })
+
+  test('start here what was claimed there and never began', async () => {
+    const { job, request } = await bench.newJob('commit')
+    expect((await here.look(job)).state).toBe('absent')
+    await here.submit(job, request)
+    expect((await reach(here, job, 'ended')).end.endClass).toBe('done')
   })
 })

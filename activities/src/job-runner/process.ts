@@ -2,7 +2,7 @@ import { readdir, readFile } from 'node:fs/promises'
 import { z } from 'zod'
 
 /** What a job writes of its process: number, start time in clock ticks and boot tell it from a later one of that number. */
-export const Started = z.object({ pid: z.int().positive(), startTicks: z.string(), bootId: z.string(), host: z.string() })
+export const Started = z.object({ pid: z.int().positive(), startTicks: z.string(), bootId: z.string(), host: z.string(), oomKills: z.int().default(0) })
 export type Started = z.infer<typeof Started>
 
 const stat = async (pid: number): Promise<{ state: string; group: number; startTicks: string } | null> => {
@@ -58,10 +58,32 @@ export const groupMembers = async (group: number): Promise<number[]> => {
   return stats.filter(({ stat }) => stat !== null && stat.group === group && stat.state !== 'Z' && stat.state !== 'X').map(({ pid }) => pid)
 }
 
+/** Living processes whose environment has this entry: what a job has started carries its mark into other sessions. */
+export const marked = async (entry: string): Promise<number[]> => {
+  const pids = (await readdir('/proc').catch(() => [])).filter((e) => /^\d+$/.test(e)).map(Number)
+  const found = await Promise.all(
+    pids.map(async (pid) => {
+      const environment = await readFile(`/proc/${pid}/environ`, 'utf8').catch(() => '')
+      if (!environment.split('\0').includes(entry)) return []
+      const now = await stat(pid)
+      return now === null || now.state === 'Z' || now.state === 'X' ? [] : [pid]
+    }),
+  )
+  return found.flat()
+}
+
+/** Whether a process was halted by SIGSTOP or the like. */
+export const isHalted = async (pid: number): Promise<boolean> => ['T', 't'].includes((await stat(pid))?.state ?? '')
+
+/** How many processes the kernel has ended for lack of memory since boot; 0 where it does not say. */
+export const oomKills = async (): Promise<number> => Number(/^oom_kill (\d+)$/m.exec(await readFile('/proc/vmstat', 'utf8').catch(() => ''))?.[1] ?? 0)
+
 /** Sends a signal to every member of a group; a group that is gone is no error. */
-export const signalGroup = (group: number, signal: NodeJS.Signals): void => {
+export const signalGroup = (group: number, signal: NodeJS.Signals): void => signalProcess(-group, signal)
+
+export const signalProcess = (pid: number, signal: NodeJS.Signals): void => {
   try {
-    process.kill(-group, signal)
+    process.kill(pid, signal)
   } catch (e) {
     if ((e as NodeJS.ErrnoException).code !== 'ESRCH') throw e
   }

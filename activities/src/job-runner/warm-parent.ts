@@ -19,8 +19,8 @@ export interface WarmParentSettings {
 }
 
 export interface WarmParent {
-  /** Forks a job from the parent; null where no parent is ready: start it cold. */
-  fork: (stage: string, jobPath: string) => Promise<number | null>
+  /** Forks a job with this environment from the parent; null where no parent is ready: start it cold. */
+  fork: (stage: string, jobPath: string, env: Record<string, string>) => Promise<number | null>
 }
 
 const Forked = z.object({ pid: z.int().positive() })
@@ -33,12 +33,12 @@ export const warmParent = (settings: WarmParentSettings): WarmParent => {
   let startedAtMs = -Infinity
 
   return {
-    fork: async (stage, jobPath) => {
+    fork: async (stage, jobPath, env) => {
       const key = await keyOf(settings)
       // a socket path may have 107 bytes at most, too few for a folder of the user's
       const socket = join(tmpdir(), `cpt-${process.getuid?.() ?? 0}`, `${key}.sock`)
       try {
-        return await ask(socket, { stage, job: jobPath, env: settings.env })
+        return await ask(socket, { stage, job: jobPath, env })
       } catch {
         // it takes seconds to import everything: one start a minute is enough
         if (performance.now() - startedAtMs > 60_000) {
