@@ -1,6 +1,6 @@
 /**
  * `npm run chaos`: the table of docs/benchmarks.md, section Chaos. `-- --only <section> --seed N --count N --runner local`
- * measures one part of it. Rows go to test/bench/results/chaos.json as each section ends.
+ * measures one part of it; `--prepared FOLDER` keeps the store that experiments start from between sessions. Rows go to test/bench/results/chaos.json as each section ends.
  */
 import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -10,6 +10,7 @@ import { DefaultLogger, Runtime } from '@temporalio/worker'
 import { buildBundles } from '../../infra/bootstrap/bundles.mjs'
 import { killsSection, recoverySection, serverSection } from './kills.ts'
 import { leaveSection } from './leave.ts'
+import { bugsSection, plantedBugs } from './planted.ts'
 import { openSession, type Session } from './session.ts'
 import type { Runner } from './stand.ts'
 import { mergeRows, type Row } from './table.ts'
@@ -24,10 +25,11 @@ const sections: Record<string, Section> = {
   kills: { runners: ['local'], count: { local: 140, slurm: 60 }, run: killsSection },
   server: { runners: ['local'], count: { local: 50, slurm: 0 }, run: serverSection },
   leave: { runners: ['local'], count: { local: 50, slurm: 50 }, run: leaveSection },
+  bugs: { runners: ['local'], count: { local: plantedBugs.length, slurm: 0 }, run: bugsSection },
   recovery: { runners: ['local'], count: { local: 60, slurm: 20 }, run: recoverySection },
 }
 
-const { values } = parseArgs({ options: { only: { type: 'string' }, seed: { type: 'string', default: '1' }, count: { type: 'string' }, runner: { type: 'string' }, parallel: { type: 'string', default: '2' } } })
+const { values } = parseArgs({ options: { only: { type: 'string' }, seed: { type: 'string', default: '1' }, count: { type: 'string' }, runner: { type: 'string' }, parallel: { type: 'string', default: '2' }, prepared: { type: 'string' } } })
 if (values.only !== undefined && !(values.only in sections)) throw new Error(`--only ${values.only}: expected one of ${Object.keys(sections).join(', ')}`)
 
 // replayed histories are checked by their result
@@ -37,7 +39,7 @@ await buildBundles()
 
 const began = performance.now()
 const say = (line: string): void => void process.stdout.write(`${((performance.now() - began) / 1000).toFixed(0).padStart(5)} s  ${line}\n`)
-const { session, close } = openSession({ seed: Number(values.seed), count: 0, parallel: Number(values.parallel), say })
+const { session, close } = openSession({ seed: Number(values.seed), count: 0, parallel: Number(values.parallel), say }, values.prepared ?? null)
 say(`events of every experiment: ${logs}`)
 let holds = true
 try {

@@ -2,11 +2,11 @@ import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Worker } from '@temporalio/worker'
-import { isAlive } from '@cpt/activities/job-runner/process'
 import type { CommitRecord } from '@cpt/contracts/artifact'
+import { z } from 'zod'
 import { progressOf, type RunHandle } from '../harness/runs.ts'
-import { checkpointsOf, claimsIn, commitsOf, jobsIn, type JobEntry } from '../harness/store.ts'
-import type { EventLog } from './event-log.ts'
+import { claimsIn, commitsOf, jobsIn, type JobEntry } from '../harness/store.ts'
+import type { ChaosEvent, EventLog } from './event-log.ts'
 import { jobProcesses } from './process-table.ts'
 import { batchTokens, checkpointEverySteps, steps, trainedBy, type Stand } from './stand.ts'
 
@@ -23,17 +23,20 @@ export interface Subject {
   log: EventLog
   /** How the run has to end. */
   ends: 'COMPLETED' | 'CANCELLED' | 'TERMINATED'
-  /** Pairs of attempts of one range that were seen alive at once. */
-  overlaps: readonly string[]
+  /** Whether the run is the one whose weights and curve are known. */
+  comparable: boolean
+  /** What was seen to be wrong while the run went on. */
+  seen: readonly Violation[]
 }
 
 /** Every invariant after an experiment; an empty list means that all of them hold. */
 export const check = async (subject: Subject): Promise<Violation[]> => {
   const found = await Promise.all([sameModel(subject), oneJobAnAttempt(subject), nothingLeft(subject), littleLost(subject), rightEnd(subject), wholeStore(subject), replays(subject)])
-  return found.flat()
+  const atFaults = subject.log.events.filter((e) => e.what === 'seen').map((e) => violation(e['invariant'] as Invariant, String(e['what of'])))
+  return [...subject.seen, ...atFaults, ...found.flat()]
 }
 
-const violation = (invariant: Invariant, what: string): Violation => ({ invariant, what })
+export const violation = (invariant: Invariant, what: string): Violation => ({ invariant, what })
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex')
 
 const trainRecordOf = async ({ stand }: Subject): Promise<CommitRecord | undefined> =>
@@ -41,7 +44,7 @@ const trainRecordOf = async ({ stand }: Subject): Promise<CommitRecord | undefin
 
 /** I1, I2 and I3: weights, curve and ledger of tokens are those of the undisturbed run. */
 const sameModel = async (subject: Subject): Promise<Violation[]> => {
-  if (subject.ends !== 'COMPLETED') return []
+  if (subject.ends !== 'COMPLETED' || !subject.comparable) return []
   const record = await trainRecordOf(subject)
   if (record === undefined) return [violation('I1', 'the run has ended, and no training is committed')]
   const { storeDir } = subject.stand.system
@@ -62,21 +65,28 @@ const sameModel = async (subject: Subject): Promise<Violation[]> => {
 
 const placeOf = (job: JobEntry): string => job.folder.split('/').slice(-3).join('/')
 
-/** I4: one accepted job per attempt: claims without a gap, no job without a claim, no attempt that worked twice or beside its successor. */
-const oneJobAnAttempt = async ({ stand, overlaps }: Subject): Promise<Violation[]> => {
+/** Faults after which a further attempt is due. */
+const endsAttempt = (e: ChaosEvent): boolean => e['target'] === 'job' || e['failpoint'] !== undefined || e.what === 'given-up'
+/** Kills of a worker that may have submitted a job which has not claimed its start yet: the next worker may submit it again. */
+const unsureSubmissions = (e: ChaosEvent): boolean => (e['target'] === 'worker' && e['unstarted'] !== 0) || e['failpoint'] !== undefined || e.what === 'submitted-again' || e['target'] === 'server'
+
+/** I4: one accepted job per attempt: claims without a gap, no attempt without a cause, no job without a claim, no attempt that worked twice. */
+const oneJobAnAttempt = async ({ stand, log }: Subject): Promise<Violation[]> => {
   const { storeDir } = stand.system
   const claims = await claimsIn(storeDir)
   const claimed = new Set(claims.map((c) => `${c.fingerprint}/${c.range}/${c.attempt}`))
   const gaps = claims.filter((c) => c.attempt > 1 && !claimed.has(`${c.fingerprint}/${c.range}/${c.attempt - 1}`))
   const jobs = await jobsIn(storeDir)
   const twice = await Promise.all(jobs.map(async (job) => {
-    const events = (await readFile(join(job.folder, 'log.jsonl'), 'utf8').catch(() => '')).split('\n').flatMap((line) => {
+    const text = await readFile(join(job.folder, 'log.jsonl'), 'utf8').catch(() => '')
+    const events = text.split('\n').flatMap((line) => {
       try {
         return [JSON.parse(line) as { event?: string; step?: number; fingerprint?: string }]
       } catch {
         return [] // a line cut off by the kill, or plain words of a process that was turned away
       }
     })
+    const refused = text.split('was started already').length - 1
     const saved = events.filter((e) => e.event === 'checkpoint').map((e) => e.step ?? 0)
     const again = saved.findIndex((step, i) => i > 0 && step <= (saved[i - 1] ?? 0))
     const committed = events.filter((e) => e.event === 'committed').map((e) => e.fingerprint)
@@ -84,13 +94,14 @@ const oneJobAnAttempt = async ({ stand, overlaps }: Subject): Promise<Violation[
     return [
       ...(again < 0 ? [] : [violation('I4', `${placeOf(job)} saved step ${saved[again] ?? 0} after step ${saved[again - 1] ?? 0}: two processes worked on it`)]),
       ...(new Set(committed).size === committed.length ? [] : [violation('I4', `${placeOf(job)} committed one fingerprint twice`)]),
+      ...(refused <= log.events.filter(unsureSubmissions).length ? [] : [violation('I4', `${placeOf(job)} was submitted again while it ran`)]),
       ...repeated.map((name) => violation('I4', `${placeOf(job)} ${name} twice`)),
     ]
   }))
   return [
     ...gaps.map((c) => violation('I4', `attempt ${c.attempt} of ${c.fingerprint.slice(0, 12)} was claimed, and no attempt ${c.attempt - 1}`)),
     ...jobs.filter((j) => !claimed.has(placeOf(j))).map((j) => violation('I4', `${placeOf(j)} was started without a claim`)),
-    ...overlaps.map((what) => violation('I4', what)),
+    ...(claims.filter((c) => c.attempt > 1).length <= log.events.filter(endsAttempt).length ? [] : [violation('I4', `${claims.filter((c) => c.attempt > 1).map((c) => `${c.key} attempt ${c.attempt}`).join(', ')}: more attempts than faults that end one`)]),
     ...twice.flat(),
   ]
 }
@@ -110,13 +121,15 @@ export const nothingLeft = async ({ stand }: Pick<Subject, 'stand'>): Promise<Vi
 
 /** I6: after every restart training went on at the last checkpoint, at most one interval behind where it had been. */
 const littleLost = async (subject: Subject): Promise<Violation[]> => {
-  if (subject.ends !== 'COMPLETED') return []
+  if (subject.ends !== 'COMPLETED' || !subject.comparable) return []
   const record = await trainRecordOf(subject)
+  // a damaged checkpoint is passed over for the one before it
+  const intervals = 1 + subject.log.events.filter((e) => e.what === 'damage').length
   const restarts = (record?.result as { restarts?: { attempt: number; step: number }[] } | undefined)?.restarts ?? []
   const jobs = (await jobsIn(subject.stand.system.storeDir)).filter((j) => j.fingerprint === subject.stand.reference.train)
   const reached = (attempt: number): number => Math.max(0, ...jobs.filter((j) => j.attempt < attempt).map((j) => j.beat?.step ?? 0))
   return restarts.flatMap(({ attempt, step }) =>
-    reached(attempt) - step <= checkpointEverySteps ? [] : [violation('I6', `attempt ${attempt} began at step ${step}, training had reached ${reached(attempt)}, a checkpoint is due every ${checkpointEverySteps}`)])
+    reached(attempt) - step <= intervals * checkpointEverySteps ? [] : [violation('I6', `attempt ${attempt} began at step ${step}, training had reached ${reached(attempt)}, a checkpoint is due every ${checkpointEverySteps}`)])
 }
 
 /** I7: the workflow ends as it should, nobody had to press anything, and a run that failed says why. */
@@ -132,21 +145,39 @@ const rightEnd = async ({ run, ends }: Subject): Promise<Violation[]> => {
 }
 
 /** I8: every file that a commit or a checkpoint record names is there and has its digest. */
-const wholeStore = async ({ stand }: Subject): Promise<Violation[]> => {
+export const wholeStore = async ({ stand }: Pick<Subject, 'stand'>): Promise<Violation[]> => {
   const { storeDir } = stand.system
   const ours = new Set([...stand.reference.fingerprints, ...(await jobsIn(storeDir)).map((j) => j.fingerprint)])
-  const commits = (await commitsOf(storeDir)).filter((r) => ours.has(r.fingerprint))
-  const checkpoints = (await Promise.all([...ours].map((f) => checkpointsOf(storeDir, f).catch(() => [])))).flat()
-  const named = [
-    ...commits.flatMap((r) => r.files.map((f) => ({ ...f, of: `commit of ${r.stage}` }))),
-    ...checkpoints.flatMap((c) => c.files.map((f) => ({ ...f, of: `checkpoint at step ${c.step}` }))),
-  ]
-  const damaged = await Promise.all(named.map(async (f) => {
-    const bytes = await readFile(join(storeDir, f.path)).catch(() => null)
-    return bytes !== null && sha256(bytes) === f.sha256 ? [] : [violation('I8', `${f.of}: ${f.path} ${bytes === null ? 'is missing' : 'is not what the record says'}`)]
+  const damages = await Promise.all([...ours].map(async (fingerprint) => {
+    const commit = join(storeDir, 'commits', fingerprint.slice(0, 2), `${fingerprint}.json`)
+    const folder = join(storeDir, 'checkpoints', fingerprint.slice(0, 2), fingerprint)
+    const names = (await readdir(folder).catch(() => [])).filter((n) => n.endsWith('.json') && !n.startsWith('.tmp-'))
+    return (await Promise.all([commit, ...names.map((n) => join(folder, n))].map((path) => damageOf(storeDir, path)))).flat()
   }))
-  return damaged.flat()
+  return damages.flat()
 }
+
+const damageOf = async (storeDir: string, recordPath: string): Promise<Violation[]> => {
+  const text = await readFile(recordPath, 'utf8').catch(() => null)
+  if (text === null) return []
+  const what = recordPath.split('/').slice(-3).join('/')
+  let files: { path: string; sha256: string }[]
+  try {
+    files = Named.parse(JSON.parse(text)).files
+  } catch (e) {
+    return [violation('I8', `${what} is visible and no record: ${String(e).slice(0, 200)}`)]
+  }
+  const bad: string[] = []
+  for (const f of files) {
+    const bytes = await readFile(join(storeDir, f.path)).catch(() => null)
+    if (bytes === null || sha256(bytes) !== f.sha256) bad.push(`${f.path} ${bytes === null ? 'is missing' : 'is not what the record says'}`)
+  }
+  // a checkpoint may be pruned while it is looked at: its record goes first
+  const isVisible = await readFile(recordPath).then(() => true, () => false)
+  return isVisible ? bad.map((b) => violation('I8', `${what}: ${b}`)) : []
+}
+
+const Named = z.object({ files: z.array(z.object({ path: z.string(), sha256: z.string() })) })
 
 /** I9: the history replays on the workflow code of today. */
 const replays = async ({ run, stand }: Subject): Promise<Violation[]> => {
@@ -158,10 +189,4 @@ const replays = async ({ run, stand }: Subject): Promise<Violation[]> => {
   } catch (e) {
     return [violation('I9', e instanceof Error ? e.message.slice(0, 300) : String(e))]
   }
-}
-
-/** Attempts of one range that work at once: each has claimed its start, so none is about to be turned away, and the older has not said its last word. */
-export const overlapsIn = async (storeDir: string): Promise<string[]> => {
-  const alive = (await Promise.all((await jobsIn(storeDir)).map(async (j) => (j.started !== null && (await isAlive(j.started)) ? [j] : [])))).flat()
-  return alive.filter((a) => a.end === null).flatMap((a) => alive.filter((b) => b.fingerprint === a.fingerprint && b.folder.split('/').at(-2) === a.folder.split('/').at(-2) && b.attempt > a.attempt).map((b) => `attempts ${a.attempt} and ${b.attempt} of ${a.fingerprint.slice(0, 12)} lived at once`))
 }

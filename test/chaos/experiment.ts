@@ -2,9 +2,10 @@ import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { progressOf, startRun, type RunHandle } from '../harness/runs.ts'
 import type { CptRunInput } from '@cpt/contracts/cpt-run'
-import { check, nothingLeft, overlapsIn, type Subject, type Violation } from './checker.ts'
+import { check, nothingLeft, type Subject, type Violation } from './checker.ts'
 import { openEventLog, type EventLog } from './event-log.ts'
 import { chaosRun, type Stand } from './stand.ts'
+import { openWatcher, type Watcher } from './watcher.ts'
 
 export interface Outcome {
   violations: Violation[]
@@ -36,16 +37,17 @@ export const experiment = async (stand: Stand, { name, seed, disturb, ends = 'CO
     const run = await startRun(stand.system, name, input ?? chaosRun(stand.runner))
     log.add('started', { workflowId: run.workflowId, seed, runner: stand.runner })
     const over = new AbortController()
-    const overlaps = new Set<string>()
+    const watcher = openWatcher(stand)
     const disturbed = disturb(run, log, over.signal).then(() => undefined, (e: unknown) => e)
-    const end = await endOf(stand, run, overlaps, deadlineSeconds)
+    const end = await endOf(run, watcher, deadlineSeconds)
     over.abort()
     const failed = await disturbed
     log.add('ended', { end })
     if (failed !== undefined) throw failed as Error
     await jobsOver(stand)
-    const violations = await check({ stand, run, log, ends, overlaps: [...overlaps] })
-    for (const v of violations) log.add('violation', { ...v })
+    await watcher.look()
+    const violations = await check({ stand, run, log, ends, comparable: input === undefined, seen: watcher.violations() })
+    for (const v of violations) log.add('violation', { invariant: v.invariant, 'what of': v.what })
     return { violations, log, seconds: (performance.now() - began) / 1000 }
   } catch (e) {
     log.add('failed', { error: e instanceof Error ? (e.stack ?? e.message) : String(e) })
@@ -55,16 +57,17 @@ export const experiment = async (stand: Stand, { name, seed, disturb, ends = 'CO
   }
 }
 
-const pollMs = 150
+const pollMs = 300
 
 /** How the run ended; a parked one counts as ended. A server or worker that is away is not asked again at once. */
-const endOf = async (stand: Stand, run: RunHandle, overlaps: Set<string>, deadlineSeconds: number): Promise<string> => {
+const endOf = async (run: RunHandle, watcher: Watcher, deadlineSeconds: number): Promise<string> => {
   const deadlineMs = performance.now() + deadlineSeconds * 1000
-  for (;;) {
-    for (const seen of await overlapsIn(stand.system.storeDir)) overlaps.add(seen)
+  for (let round = 0; ; round++) {
+    await watcher.look()
     const status = await run.describe().then((d) => d.status.name, () => 'UNKNOWN')
     if (status !== 'RUNNING' && status !== 'UNKNOWN') return status
-    const parked = status === 'RUNNING' ? (await progressOf(run).catch(() => null))?.parked[0] : undefined
+    // a query is work for the worker: it is asked now and then
+    const parked = status === 'RUNNING' && round % 8 === 0 ? (await progressOf(run).catch(() => null))?.parked[0] : undefined
     if (parked !== undefined) throw new Error(`${run.workflowId} parked at ${parked.stage}: ${parked.type}: ${parked.message}\n${parked.logTail.join('\n')}`)
     if (performance.now() > deadlineMs) throw new Error(`${run.workflowId} did not end within ${deadlineSeconds} s`)
     await sleep(pollMs)

@@ -1,6 +1,7 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { wholeStore } from './checker.ts'
 import { claimsIn, checkpointsOf, jobsIn, type JobEntry } from '../harness/store.ts'
 import type { EventLog } from './event-log.ts'
 import { isThere } from './process-table.ts'
@@ -15,8 +16,11 @@ const pollMs = 50
 export const pause = (ms: number, over: AbortSignal): Promise<void> => sleep(ms, undefined, { signal: over }).catch(() => undefined)
 
 export const killWorker = async (stand: Stand, log: EventLog, awayMs: number): Promise<void> => {
-  log.add('kill', { target: 'worker', pid: stand.system.workerPid() })
+  const pid = stand.system.workerPid()
   await stand.system.killWorker()
+  // a job that was submitted and has not claimed its start yet is submitted again by the next worker
+  const unstarted = (await jobsIn(stand.system.storeDir)).filter((j) => j.started === null).length
+  log.add('kill', { target: 'worker', pid, unstarted })
   await sleep(awayMs)
   await stand.system.startWorker()
   log.add('back', { target: 'worker', pid: stand.system.workerPid() })
@@ -109,6 +113,7 @@ export const fired = async (stand: Stand, log: EventLog, failpoint: string, over
   while (!over.aborted) {
     if (!(await stand.isArmed(failpoint))) {
       log.add('kill', { failpoint })
+      for (const v of await wholeStore({ stand })) log.add('seen', { invariant: v.invariant, 'what of': v.what })
       const worker = stand.system.workerPid()
       await pause(200, over)
       if (worker !== null && !(await isThere(worker))) {

@@ -16,9 +16,9 @@ export const failpoints: readonly (readonly [Failpoint | JobFailpoint, number])[
 const mapStages = ['tokenize']
 
 /** A kill at one named boundary; returns the kills that happened (none where the run never passed there). */
-export const killAt = async (stand: Stand, failpoint: string, seed: number): Promise<Outcome & { kills: number }> => {
+export const killAt = async (stand: Stand, failpoint: string, seed: number, passing?: number): Promise<Outcome & { kills: number }> => {
   const most = failpoints.find(([name]) => name === failpoint)?.[1] ?? 1
-  const nth = 1 + Math.floor(seeded(seed).between(0, most))
+  const nth = passing ?? 1 + Math.floor(seeded(seed).between(0, most))
   let kills = 0
   const outcome = await experiment(stand, {
     name: `failpoint-${failpoint}`, seed,

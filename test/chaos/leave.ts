@@ -1,9 +1,9 @@
-import { nothingLeft } from './checker.ts'
+import { nothingLeft, type Violation } from './checker.ts'
 import { experiment } from './experiment.ts'
 import { pause } from './faults.ts'
 import { seeded } from './seeded.ts'
 import { describeViolations, onStands, rowOf, type Session, type Task } from './session.ts'
-import { chaosRun, type Runner, type Stand } from './stand.ts'
+import { slowRun, type Runner, type Stand } from './stand.ts'
 import { boundOfZero, quantile, type Row } from './table.ts'
 
 /** The lease of a product on one machine is 120 s; compressed so that fifty of them pass in minutes. */
@@ -12,18 +12,18 @@ const leaseSeconds = 8
 const leaveSeconds = 15
 const cancelSeconds = 30
 
-/** Cancels or terminates a run after `afterMs` and says how long something of it was left. */
-export const leaveAt = async (stand: Stand, how: 'cancel' | 'terminate', seed: number, afterMs: number): Promise<{ seconds: number; violations: string }> => {
+/** Cancels or terminates a run at a moment of its own and says how long something of it was left. */
+export const leaveAt = async (stand: Stand, how: 'cancel' | 'terminate', seed: number, moment: (over: AbortSignal) => Promise<void>): Promise<{ seconds: number; violations: Violation[] }> => {
   let leftAtMs = performance.now()
   const outcome = await experiment(stand, {
     name: how, seed,
     ends: how === 'cancel' ? 'CANCELLED' : 'TERMINATED',
     // training of its own: what an earlier point has left trained must not make this one shorter
-    input: chaosRun(stand.runner, { seed: 1_000 + seed }),
+    input: slowRun(stand.runner, { seed: 1_000 + seed }),
     disturb: async (run, log, over) => {
-      await pause(afterMs, over)
+      await moment(over)
       leftAtMs = performance.now()
-      log.add(how, { afterMs: Math.round(afterMs) })
+      log.add(how)
       await (how === 'cancel' ? run.cancel() : run.terminate('chaos'))
     },
   })
@@ -36,7 +36,7 @@ export const leaveAt = async (stand: Stand, how: 'cancel' | 'terminate', seed: n
   const seconds = (performance.now() - leftAtMs) / 1000
   // the checker looked when the workflow had ended, which for a terminated one is before its jobs have noticed
   const others = outcome.violations.filter((v) => v.invariant !== 'I5')
-  return { seconds, violations: describeViolations([...others, ...left]) }
+  return { seconds, violations: [...others, ...left] }
 }
 
 export const leaveSection = async (session: Session, runner: Runner): Promise<Row[]> => {
@@ -49,10 +49,10 @@ export const leaveSection = async (session: Session, runner: Runner): Promise<Ro
       const seed = session.seed + 30_000 + i
       yield async (stand) => {
         try {
-          const { seconds: took, violations } = await leaveAt(stand, how, seed, seeded(seed).between(0, 9_000))
+          const { seconds: took, violations } = await leaveAt(stand, how, seed, (over) => pause(seeded(seed).between(0, 12_000), over))
           seconds[how].push(took)
-          if (violations !== '') unplanned[how].push(`seed ${seed}: ${violations}`)
-          session.say(`${runner} ${how} ${i + 1} of ${session.count}: nothing left after ${took.toFixed(1)} s${violations === '' ? '' : `; ${violations}`}`)
+          if (violations.length > 0) unplanned[how].push(`seed ${seed}: ${describeViolations(violations)}`)
+          session.say(`${runner} ${how} ${i + 1} of ${session.count}: nothing left after ${took.toFixed(1)} s${violations.length === 0 ? '' : `; ${describeViolations(violations)}`}`)
         } catch (e) {
           unplanned[how].push(e instanceof Error ? e.message : String(e))
           throw e

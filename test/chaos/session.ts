@@ -11,11 +11,11 @@ export interface Session {
   say: (line: string) => void
 }
 
-/** Opens a session; the store that all experiments start from is made when the first one needs it. */
-export const openSession = (settings: Omit<Session, 'prepared'>): { session: Session; close: () => Promise<void> } => {
+/** Opens a session; the store that all experiments start from is made when the first one needs it, and kept in `kept`. */
+export const openSession = (settings: Omit<Session, 'prepared'>, kept: string | null = null): { session: Session; close: () => Promise<void> } => {
   let made: Promise<Prepared> | null = null
   return {
-    session: { ...settings, prepared: () => (made ??= prepare()) },
+    session: { ...settings, prepared: () => (made ??= prepare(kept)) },
     close: async () => (await made)?.remove(),
   }
 }

@@ -30,6 +30,19 @@ export const chaosRun = (runner: Runner = 'local', over: CptRunInput = {}): CptR
   })
 }
 
+/** A training that takes its time: a checkpoint after every small step. It is of no use for comparing weights. */
+export const slowRun = (runner: Runner = 'local', over: CptRunInput = {}): CptRunInput => {
+  const run = chaosRun(runner)
+  const smallBatch = 256
+  return {
+    ...run,
+    plan: [{ name: 'only', rounds: 1, tokens: 800 * smallBatch, order: 'random', mixture: { languages: { zh: 0.4, en: 0.6 } } }],
+    training: { ...run.training, globalBatchTokens: smallBatch },
+    placement: { ...run.placement, train: { ...run.placement?.train, checkpointEverySteps: 1 } },
+    ...over,
+  }
+}
+
 /** What the undisturbed run made; every disturbed one has to end with the same. */
 export interface Reference {
   /** Fingerprints that a disturbed run computes anew. */
@@ -49,15 +62,19 @@ export interface Prepared {
 
 const disturbed = ['train', 'compare-perplexity', 'export-model']
 
-export const prepare = async (home?: string): Promise<Prepared> => {
-  const corpus = await makeSmallCorpus()
-  const dir = await mkdtemp(join(tmpdir(), 'cpt-chaos-'))
+/** Makes it, or finds it in `kept` where an earlier session of the same code has left it. */
+export const prepare = async (kept: string | null = null): Promise<Prepared> => {
+  const dir = kept ?? (await mkdtemp(join(tmpdir(), 'cpt-chaos-')))
   const remove = async (): Promise<void> => {
-    await corpus.remove()
-    await rm(dir, { recursive: true, force: true })
+    if (kept === null) await rm(dir, { recursive: true, force: true })
   }
-  const roots = { small: corpus.dir }
-  const system = await startSystem({ roots, ...(home === undefined ? {} : { settings: () => settingsOf(home) }) })
+  const record = join(dir, 'prepared.json')
+  const found = await readFile(record, 'utf8').catch(() => null)
+  if (found !== null) return { ...(JSON.parse(found) as Omit<Prepared, 'remove'>), remove }
+  const corpus = await makeSmallCorpus()
+  const roots = { small: join(dir, 'corpus') }
+  await cp(corpus.dir, roots.small, { recursive: true }).finally(() => corpus.remove())
+  const system = await startSystem({ roots })
   try {
     await resultOf(await startRun(system, 'undisturbed', chaosRun()), 900)
     const again = (await commitsOf(system.storeDir)).filter((r) => disturbed.includes(r.stage))
@@ -65,6 +82,7 @@ export const prepare = async (home?: string): Promise<Prepared> => {
     const storeDir = join(dir, 'store')
     await cp(system.storeDir, storeDir, { recursive: true, filter: (source) => !/\/store\/(?:jobs|claims|askers|checkpoints)(?:\/|$)/.test(source) })
     for (const { fingerprint } of again) await forgetFingerprint(storeDir, fingerprint)
+    await writeFile(record, JSON.stringify({ storeDir, roots, reference }))
     return { storeDir, roots, reference, remove }
   } catch (e) {
     await remove()

@@ -1,0 +1,117 @@
+import { makeHome, type Patch } from './home.ts'
+import type { Violation } from './checker.ts'
+import { checkpointDamaged, jobKilled, killedInSave, oneAskerLeaves, staleAttempt, submittedTwice, syscallsWatched, terminated, workerKilled, type Scenario } from './scenarios.ts'
+import { describeViolations, rowOf, type Session } from './session.ts'
+import { startStand } from './stand.ts'
+import type { Row } from './table.ts'
+
+export interface PlantedBug {
+  name: string
+  patch: Patch
+  scenario: Scenario
+  leaseSeconds?: number
+}
+
+/** Ten bugs that a system like this one could have, and the fault in which each shows. */
+export const plantedBugs: readonly PlantedBug[] = [
+  {
+    name: 'the position in the data is not restored',
+    patch: { file: 'ml/cpt_ml/train.py', edits: [['    first = state.tokens // length\n', '    first = (state.tokens - (state.restarts[-1]["tokens"] if state.restarts else 0)) // length\n']] },
+    scenario: jobKilled,
+  },
+  {
+    name: 'a checkpoint record is created before its files are there',
+    patch: {
+      file: 'ml/cpt_ml/checkpoint_chain.py',
+      edits: [
+        ['        failpoint("checkpoint-written")\n', '        at, aside = self.attempt.folder / name, self.attempt.folder / f"later-{name}"\n        at.rename(aside)\n'],
+        ['        failpoint("checkpoint-recorded")\n', '        failpoint("checkpoint-written")\n        aside.rename(at)\n'],
+      ],
+    },
+    scenario: killedInSave,
+  },
+  {
+    name: 'no fence: a stale attempt publishes',
+    patch: { file: 'ml/cpt_ml/job.py', edits: [['            raise Superseded(f"{self.stage}: attempt {newer} exists, this one is {self.spec[\'attempt\']}")\n', '            self.log("fence-ignored")\n']] },
+    scenario: staleAttempt,
+  },
+  {
+    name: 'an end record is replaced',
+    patch: { file: 'ml/cpt_ml/job.py', edits: [['            put_if_absent(self.folder / "end.json", ', '            replace_file(self.folder / "end.json", ']] },
+    scenario: staleAttempt,
+  },
+  {
+    name: 'the claim of the start is not exclusive',
+    patch: { file: 'ml/cpt_ml/job.py', edits: [['        if not put_if_absent(self.folder / "started.json", ', '        if put_if_absent(self.folder / "started.json", '], ['            raise Superseded(f"{self.stage}: attempt {self.spec[\'attempt\']} was started already")\n', '            return\n']] },
+    scenario: submittedTwice,
+  },
+  {
+    name: 'digests of a checkpoint are not verified',
+    patch: { file: 'ml/cpt_ml/checkpoint_chain.py', edits: [['            if found != f["sha256"]:\n', '            if found == "missing":\n']] },
+    scenario: checkpointDamaged,
+  },
+  {
+    name: 'no fsync before a record gets its name',
+    patch: { file: 'ml/cpt_ml/durable_files.py', edits: [['            f.flush()\n            os.fsync(f.fileno())\n', '            f.flush()\n']] },
+    scenario: syscallsWatched,
+  },
+  {
+    name: 'the lease is ignored',
+    patch: { file: 'ml/cpt_ml/job.py', edits: [['                self._stop_reason = "orphaned"\n', '                seen = now\n']] },
+    scenario: terminated,
+    leaseSeconds: 8,
+  },
+  {
+    name: 'no look-up before a submission',
+    patch: { file: 'activities/src/watch-range.ts', edits: [['    const state = await runner.look(job)\n    switch (state.state) {', "    const state = mine.submitted ? await runner.look(job) : ({ state: 'absent' } as Awaited<ReturnType<typeof runner.look>>)\n    switch (state.state) {"]] },
+    scenario: workerKilled,
+  },
+  {
+    name: 'a cancelled asker stops a job that another one wants',
+    patch: { file: 'activities/src/claims.ts', edits: [["  const before = await counters()\n", "  if (before !== undefined) return { othersAsk: false }\n"]] },
+    scenario: oneAskerLeaves,
+  },
+]
+
+/** What the checker says to a scenario on the given code: the bug's, or healthy code where `patch` is null. */
+export const tryBug = async (session: Session, bug: PlantedBug, patch: Patch | null): Promise<Violation[]> => {
+  const { home, remove } = await makeHome(patch)
+  try {
+    const stand = await startStand(await session.prepared(), { home, ...(bug.leaseSeconds === undefined ? {} : { leaseSeconds: bug.leaseSeconds }) })
+    try {
+      return await bug.scenario(stand, session.seed)
+    } catch (e) {
+      // a run that parks or never ends is seen as well as one that ends wrongly
+      return [{ invariant: 'I7', what: e instanceof Error ? (e.message.split('\n')[0] ?? '') : String(e) }]
+    } finally {
+      await stand.stop()
+    }
+  } finally {
+    await remove()
+  }
+}
+
+/** Every planted bug has to be caught, and healthy code has to pass the same faults without a word. */
+export const bugsSection = async (session: Session): Promise<Row[]> => {
+  const began = performance.now()
+  const caught: string[] = []
+  const missed: string[] = []
+  for (const bug of plantedBugs.slice(0, session.count)) {
+    const found = await tryBug(session, bug, bug.patch)
+    const by = [...new Set(found.map((v) => v.invariant))].sort().join(' ')
+    ;(found.length > 0 ? caught : missed).push(found.length > 0 ? `${bug.name} (${by})` : bug.name)
+    session.say(`planted: ${bug.name}: ${found.length > 0 ? `caught by ${describeViolations(found).slice(0, 300)}` : 'NOT CAUGHT'}`)
+  }
+  const alarms: string[] = []
+  const scenarios = plantedBugs.slice(0, session.count).filter((b, i, all) => all.findIndex((o) => o.scenario === b.scenario) === i)
+  for (const bug of scenarios) {
+    const found = await tryBug(session, bug, null)
+    if (found.length > 0) alarms.push(`${bug.scenario.name}: ${describeViolations(found)}`)
+    session.say(`healthy code, ${bug.scenario.name || bug.name}: ${found.length === 0 ? 'no violation' : describeViolations(found)}`)
+  }
+  const tried = caught.length + missed.length
+  return [
+    rowOf(session, began, { section: 'bugs', measure: 'planted bugs that the checker catches', ours: caught.length, unit: `of ${tried}: ${[...caught, ...missed.map((m) => `MISSED ${m}`)].join('; ')}`, goal: '10 of 10', holds: missed.length === 0 && tried === plantedBugs.length, count: tried }),
+    rowOf(session, began, { section: 'bugs', measure: 'the same faults on healthy code that raise a false alarm', ours: alarms.length, unit: `of ${scenarios.length}`, goal: '0', holds: alarms.length === 0, bound: alarms.length === 0 ? null : alarms.join(' | '), count: scenarios.length }),
+  ]
+}
