@@ -18,6 +18,7 @@ export default defineConfig({
       { test: { name: 'replay', include: ['test/replay/**/*.test.ts'], ...wholeSystem } },
       { test: { name: 'e2e', include: ['test/e2e/**/*.test.ts'], ...wholeSystem } },
       { test: { name: 'browser', include: ['test/browser/**/*.test.ts'], ...wholeSystem } },
+      { test: { name: 'clusters', include: ['test/clusters/**/*.test.ts'], ...wholeSystem } },
       { test: { name: 'kill', include: ['test/kill/**/*.test.ts'], ...wholeSystem } },
     ],
   },

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { controlQueue, defaultNamespace, jobsQueue } from '@cpt/contracts/ids'
 import { z } from 'zod'
 import type { S3Place } from './artifact-store/s3.ts'
+import { readSlurmSettings, type SlurmSettings } from './job-runner/slurm-settings.ts'
 import { parseLostAnswers, type LostAnswers } from './lost-answers.ts'
 
 /** Everything a process of ours takes from its environment. Names in workflow input are looked up here. */
@@ -33,6 +34,8 @@ export interface Config {
   slots: number
   /** How long a job lives without its watcher. */
   leaseSeconds: number
+  /** The cluster that jobs may run on (CPT_SLURM), and what its programs need of an environment; null: this worker knows none. */
+  slurm: { settings: SlurmSettings; env: Record<string, string> } | null
   /** How long the process that forks jobs waits for the next one; 0: every job starts a Python of its own. */
   warmIdleSeconds: number
   logLevel: string
@@ -79,6 +82,7 @@ export const loadConfig = (env: Record<string, string | undefined> = process.env
     queues: { control: env['CPT_QUEUE'] ?? controlQueue, jobs: env['CPT_JOBS_QUEUE'] ?? jobsQueue },
     slots: positive(env, 'CPT_SLOTS', Math.max(2, availableParallelism())),
     leaseSeconds: positive(env, 'CPT_LEASE_SECONDS', 120),
+    slurm: slurmIn(env),
     warmIdleSeconds: env['CPT_WARM_IDLE_SECONDS'] === '0' ? 0 : positive(env, 'CPT_WARM_IDLE_SECONDS', 600),
     logLevel: env['CPT_LOG_LEVEL'] ?? 'info',
     failpoints: env['CPT_FAILPOINTS'] ?? null,
@@ -129,6 +133,14 @@ const s3Environment = ({ endpoint, region, credentials }: S3Place, cacheDir: str
   ...(credentials === null ? {} : { AWS_ACCESS_KEY_ID: credentials.accessKeyId, AWS_SECRET_ACCESS_KEY: credentials.secretAccessKey }),
   ...(credentials?.sessionToken === undefined ? {} : { AWS_SESSION_TOKEN: credentials.sessionToken }),
 })
+
+const slurmIn = (env: Record<string, string | undefined>): Config['slurm'] => {
+  if (env['CPT_SLURM'] === undefined) return null
+  const settings = readSlurmSettings(env['CPT_SLURM'])
+  const conf = settings.conf ?? env['SLURM_CONF']
+  const path = env['PATH'] ?? '/usr/bin:/bin'
+  return { settings, env: { PATH: path, ...(env['HOME'] === undefined ? {} : { HOME: env['HOME'] }), ...(conf === undefined ? {} : { SLURM_CONF: conf }) } }
+}
 
 const jsonIn = (text: string): unknown => {
   try {

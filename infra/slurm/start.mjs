@@ -30,7 +30,7 @@ const configuration = ({ folder, cluster, ctldPort, nodes, partitions, settings,
     CommunicationParameters: 'NoInAddrAny,NoCtldInAddrAny',
     StateSaveLocation: `${folder}/state`, SlurmdSpoolDir: `${folder}/spool/%n`,
     SlurmctldPidFile: `${folder}/slurmctld.pid`, SlurmdPidFile: `${folder}/slurmd-%n.pid`,
-    ProctrackType: 'proctrack/pgid', TaskPlugin: 'task/none', SelectType: 'select/cons_tres', SelectTypeParameters: 'CR_CPU_Memory',
+    ProctrackType: 'proctrack/linuxproc', TaskPlugin: 'task/none', SelectType: 'select/cons_tres', SelectTypeParameters: 'CR_CPU_Memory',
     JobAcctGatherType: 'jobacct_gather/none', SwitchType: 'switch/none', MpiDefault: 'none', ReturnToService: 2,
     // nodes of a test have more processors than the machine: jobs share what there is
     SlurmdParameters: 'config_overrides', JobRequeue: 1,

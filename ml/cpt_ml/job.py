@@ -113,7 +113,9 @@ class Job:
         if self._stop_reason == "orphaned":
             raise Orphaned(f"{self.stage}: nobody renewed the lease for {self.spec['leaseSeconds']} s")
         if self._stop_reason == "time-limit":
-            raise TimeLimit(f"{self.stage}: placement.timeLimitSeconds ({self.placement['timeLimitSeconds']}) are over")
+            raise TimeLimit(
+                f"{self.stage}: the time it was given is over (placement.timeLimitSeconds, or a pool's limit)"
+            )
         if self._stop_reason:
             raise Stopped(f"{self.stage}: told to stop ({self._stop_reason})")
 
@@ -204,7 +206,7 @@ class Job:
     def _watch_lease(self) -> None:
         lease, stop = self.folder / "lease", self.folder / "stop"
         seen, since = self._read(lease), time.monotonic()
-        leave_by = math.inf
+        leave_by, asked = math.inf, False
         for pulse in itertools.count():
             if self.rank == 0:
                 with contextlib.suppress(OSError):  # a full disk must not end the watch
@@ -213,11 +215,13 @@ class Job:
             clock = time.monotonic()
             if clock > leave_by:
                 self._leave_by_force()
-            if leave_by == math.inf and stop.exists():
-                self._stop_reason = self._stop_reason or "asked"
+            if not asked and stop.exists():
                 # who asks from another host cannot make this process leave: it does so itself when the grace is over
-                grace_ms = self._read(stop)
-                leave_by = clock + int(grace_ms) / 1000 if grace_ms.isdigit() else math.inf
+                grace_ms = self._read(stop).strip()
+                # the batch script says so of a scheduler's limit, some time before it
+                self._stop_reason = self._stop_reason or ("time-limit" if grace_ms == b"time-limit" else "asked")
+                if asked := grace_ms.isdigit():
+                    leave_by = min(leave_by, clock + int(grace_ms) / 1000)
             now = self._read(lease)
             if now != seen:
                 seen, since = now, clock

@@ -17,6 +17,8 @@ def process_identity() -> Json:
         "bootId": boot_id(),
         "host": os.environ.get("CPT_HOST") or os.uname().nodename,
         "oomKills": oom_kills(),
+        # of two submissions of one attempt, the one that won the start
+        **({"slurmJob": os.environ["SLURM_JOB_ID"]} if "SLURM_JOB_ID" in os.environ else {}),
     }
 
 

@@ -3,6 +3,7 @@ import { openStore } from '@cpt/activities/artifact-store/open-store'
 import type { Config } from '@cpt/activities/config'
 import type { Deps } from '@cpt/activities/deps'
 import { localRunner } from '@cpt/activities/job-runner/local'
+import { configuredSlurm } from '@cpt/activities/job-runner/slurm'
 import { warmParent } from '@cpt/activities/job-runner/warm-parent'
 import { Client, type Connection } from '@temporalio/client'
 import { type NativeConnection, Worker, type WorkflowBundleOption } from '@temporalio/worker'
@@ -10,6 +11,7 @@ import type { Logger } from 'pino'
 
 /** Everything activities stand on, from the configuration. */
 export const createDeps = (config: Config, connection: Connection, log: Logger): Deps => {
+  const slurm = configuredSlurm(config)
   return {
     config,
     store: openStore(config),
@@ -19,6 +21,7 @@ export const createDeps = (config: Config, connection: Connection, log: Logger):
         python: config.python, mlDir: `${config.home}/ml`, env: config.jobEnv,
         warm: config.warmIdleSeconds === 0 ? null : warmParent({ python: config.python, mlDir: `${config.home}/ml`, env: config.jobEnv, folder: `${config.stateDir}/warm`, idleSeconds: config.warmIdleSeconds }),
       }),
+      ...(slurm === null ? {} : { slurm }),
     },
     client: new Client({ connection, namespace: config.temporal.namespace }),
     log,
