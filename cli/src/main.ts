@@ -99,7 +99,7 @@ const gc = program
   .command('gc')
   .description('say what nobody wants any more in the store, and remove it')
   .option('--apply', 'remove it; without this, only say what would go')
-  .option('--older-than <age>', 'leave what is younger: 7d, 12h, 30m or 0', ageMs, ageMs('7d'))
+  .addOption(new Option('--older-than <age>', 'leave what is younger: 7d, 12h, 30m or 0').argParser(ageMs).default(ageMs('7d'), '7d'))
   .option('--pins-only', 'ask no server: keep only what pins, reports and running jobs name')
   .option('--json', 'print JSON')
   .addOption(state())
@@ -112,13 +112,15 @@ To let go of a run: delete its report folder (\`cpt report <run>\` says where) a
 history (\`temporal workflow delete\`).`,
   )
   .action(async (flags: GcFlags) => (await import('./gc/gc.ts')).gc(flags))
+const stateOf = (flags: StateFlag): StateFlag => ({ ...gc.opts<StateFlag>(), ...flags })
 gc.command('pin')
   .description('keep a result, or all that a run has committed, whatever becomes of the run')
   .argument('<run|fingerprint>', 'name or workflow id of a run, or at least 8 digits of a fingerprint')
   .requiredOption('--reason <text>', 'goes on record')
-  .action(async (named: string, flags: { reason: string }) => (await import('./gc/pin.ts')).pin(named, { ...flags, ...gc.opts<StateFlag>() }))
-gc.command('unpin').description('let go of a pin').argument('<pin>').action(async (name: string) => (await import('./gc/pin.ts')).unpin(name, gc.opts<StateFlag>()))
-gc.command('pins').description('list what is pinned').action(async () => (await import('./gc/pin.ts')).pins(gc.opts<StateFlag & { json?: boolean }>()))
+  .addOption(state())
+  .action(async (named: string, flags: StateFlag & { reason: string }) => (await import('./gc/pin.ts')).pin(named, { ...flags, ...stateOf(flags) }))
+gc.command('unpin').description('let go of a pin').argument('<pin>').addOption(state()).action(async (name: string, flags: StateFlag) => (await import('./gc/pin.ts')).unpin(name, stateOf(flags)))
+gc.command('pins').description('list what is pinned').addOption(state()).action(async (flags: StateFlag) => (await import('./gc/pin.ts')).pins(stateOf(flags)))
 
 program.command('schema').description('JSON Schema of the input of a run').action(async () => { (await import('./schema.ts')).schema() })
 

@@ -12,6 +12,7 @@ import { markAll, noMarks, union, type Marks } from './marks.ts'
 type History = Awaited<ReturnType<ReturnType<Client['workflow']['getHandle']>['fetchHistory']>>
 const Call = z.object({ request: z.record(z.string(), z.unknown()) })
 const atOnce = 8
+const readable = new Set(['json/plain', 'json/protobuf', 'binary/null', 'binary/plain'])
 
 /**
  * What the workflows that the server still knows want: everything that a history names, and for open ones also the work
@@ -78,7 +79,12 @@ const noneYet = (error: unknown): [] => {
 const textsIn = async (client: Client, message: unknown): Promise<string[]> => {
   let payloads = payloadsIn(message)
   for (const codec of client.options.loadedDataConverter.payloadCodecs.toReversed()) payloads = await codec.decode(payloads)
-  return payloads.map((p) => Buffer.from(p.data ?? new Uint8Array()).toString('utf8'))
+  return payloads.map((p) => {
+    const encoding = Buffer.from(p.metadata?.['encoding'] ?? new Uint8Array()).toString('utf8')
+    // what cannot be read may name anything
+    if (!readable.has(encoding)) throw new Error(`gc: a history holds payloads of encoding ${encoding || '(none)'}, which this process cannot read; give it the codec of the workers`)
+    return Buffer.from(p.data ?? new Uint8Array()).toString('utf8')
+  })
 }
 
 const payloadsIn = (value: unknown): Payload[] => {
