@@ -10,10 +10,12 @@ import { DefaultLogger, Runtime } from '@temporalio/worker'
 import { buildBundles } from '../../infra/bootstrap/bundles.mjs'
 import { killsSection, recoverySection, serverSection } from './kills.ts'
 import { leaveSection } from './leave.ts'
+import { raceOnStores } from './store-race.ts'
+import { lostAnswersOnLocal, lostAnswersOnSlurm } from './lost-answers.ts'
 import { bugsSection, plantedBugs } from './planted.ts'
-import { openSession, type Session } from './session.ts'
+import { openSession, rowOf, type Session } from './session.ts'
 import type { Runner } from './stand.ts'
-import { mergeRows, type Row } from './table.ts'
+import { boundOfZero, mergeRows, type Row } from './table.ts'
 
 interface Section {
   runners: readonly Runner[]
@@ -21,10 +23,23 @@ interface Section {
   run: (session: Session, runner: Runner) => Promise<Row[]>
 }
 
+const storeSection = async (session: Session): Promise<Row[]> => {
+  const began = performance.now()
+  return (await raceOnStores({ rounds: session.count })).map(({ store, rounds, processes, winnersPerRound, misreadRounds, distinctWinners }) => {
+    const wrong = rounds - (winnersPerRound['1'] ?? 0) + misreadRounds
+    return rowOf(session, began, {
+      section: 'store', measure: `rounds of ${processes} processes racing for one record (${store === 'disk' ? 'local disk' : 'S3 server'}) without exactly one winner whom all read`, ours: wrong,
+      unit: `of ${rounds}; ${distinctWinners} processes won some`, goal: '0', holds: wrong === 0, bound: wrong === 0 ? boundOfZero(rounds) : null, count: rounds,
+    })
+  })
+}
+
 const sections: Record<string, Section> = {
+  answers: { runners: ['slurm', 'local'], count: { slurm: 200, local: 60 }, run: (session, runner) => (runner === 'slurm' ? lostAnswersOnSlurm(session) : lostAnswersOnLocal(session)) },
   kills: { runners: ['local'], count: { local: 140, slurm: 60 }, run: killsSection },
   server: { runners: ['local'], count: { local: 50, slurm: 0 }, run: serverSection },
   leave: { runners: ['local'], count: { local: 50, slurm: 50 }, run: leaveSection },
+  store: { runners: ['local'], count: { local: 10_000, slurm: 0 }, run: storeSection },
   bugs: { runners: ['local'], count: { local: plantedBugs.length, slurm: 0 }, run: bugsSection },
   recovery: { runners: ['local'], count: { local: 60, slurm: 20 }, run: recoverySection },
 }
@@ -35,6 +50,8 @@ if (values.only !== undefined && !(values.only in sections)) throw new Error(`--
 // replayed histories are checked by their result
 Runtime.install({ logger: new DefaultLogger('ERROR', () => undefined), telemetryOptions: { logging: { filter: 'OFF' } } })
 const logs = (process.env['CPT_CHAOS_LOGS'] ??= mkdtempSync(join(tmpdir(), 'cpt-chaos-logs-')))
+// whoever ends the session early ends its servers and workers too
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => process.exit(1))
 await buildBundles()
 
 const began = performance.now()

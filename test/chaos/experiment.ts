@@ -57,6 +57,11 @@ export const experiment = async (stand: Stand, { name, seed, disturb, ends = 'CO
   }
 }
 
+/** The run parked, or did not end at all. */
+export class WrongEnd extends Error {
+  override readonly name = 'WrongEnd'
+}
+
 const pollMs = 300
 
 /** How the run ended; a parked one counts as ended. A server or worker that is away is not asked again at once. */
@@ -68,8 +73,8 @@ const endOf = async (run: RunHandle, watcher: Watcher, deadlineSeconds: number):
     if (status !== 'RUNNING' && status !== 'UNKNOWN') return status
     // a query is work for the worker: it is asked now and then
     const parked = status === 'RUNNING' && round % 8 === 0 ? (await progressOf(run).catch(() => null))?.parked[0] : undefined
-    if (parked !== undefined) throw new Error(`${run.workflowId} parked at ${parked.stage}: ${parked.type}: ${parked.message}\n${parked.logTail.join('\n')}`)
-    if (performance.now() > deadlineMs) throw new Error(`${run.workflowId} did not end within ${deadlineSeconds} s`)
+    if (parked !== undefined) throw new WrongEnd(`${run.workflowId} parked at ${parked.stage}: ${parked.type}: ${parked.message}\n${parked.logTail.join('\n')}`)
+    if (performance.now() > deadlineMs) throw new WrongEnd(`${run.workflowId} did not end within ${deadlineSeconds} s`)
     await sleep(pollMs)
   }
 }
