@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { DecisionRecord } from '@cpt/contracts/activities'
+import fc from 'fast-check'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { localDiskStore } from './artifact-store/local-disk.ts'
 import { recordDecision } from './record-decision.ts'
@@ -37,4 +38,23 @@ test('other inputs, as after a patch, are another decision', async () => {
 test('a decision is kept with its inputs', async () => {
   const { uri } = await decide('gate', 'pass')
   expect(JSON.parse(Buffer.from((await localDiskStore({ store: root }).get(uri)) ?? '').toString('utf8'))).toEqual({ run: { workflowId: 'cpt/x', firstRunId: 'run-1' }, key: 'gate', kind: 'reweight', inputs: { alpha: 0.5 }, output: 'pass' })
+})
+
+test('of workers that decide at the same moment one does, and all go on with its answer', async () => {
+  const answers = await Promise.all(Array.from({ length: 8 }, (_, i) => decide('stage-1/round-1/reweight', { zh: i / 8 })))
+  expect(new Set(answers.map((a) => JSON.stringify(a))).size).toBe(1)
+  expect(answers.map((a) => a.output)).toContainEqual(answers[0]?.output)
+})
+
+test('what a later asking gets is what the first one got, to the last digit', async () => {
+  let round = 0
+  await fc.assert(
+    fc.asyncProperty(fc.jsonValue(), async (output) => {
+      const key = `round-${(round += 1)}`
+      const first = await decide(key, output)
+      // as it crosses Temporal
+      expect(JSON.parse(JSON.stringify(await decide(key, 'another formula')))).toEqual(JSON.parse(JSON.stringify(first)))
+    }),
+    { numRuns: 50 },
+  )
 })

@@ -95,6 +95,22 @@ describe('a preset or base model of one’s own', () => {
     await writeFile(join(samples, 'quickstart.yaml'), 'a: [')
     expect((await problemsOf(resolve()))[0]).toMatchObject({ path: 'preset' })
   })
+  test('what was resolved holds no gap that a preset edited later could fill', async () => {
+    await writePreset({})
+    const before = await resolve()
+    await writePreset({ seed: 7, training: { ...(await preset())['training'] as object, peakLr: 0.5 }, reweight: { ...(await preset())['reweight'] as object, alpha: 0.9 }, plan: [] })
+    // the workflow carries the resolved run on through its history; asked again with it, nothing of the new preset gets in
+    expect((await resolve(JSON.parse(JSON.stringify(before.spec)) as CptRunInput)).spec).toEqual(before.spec)
+  })
+  test('a file that was changed is another input, by its digest', async () => {
+    await writePreset({})
+    const before = await resolve()
+    await writeFile(join(samples, 'corpus/zh.jsonl'), '{"text": "other"}\n')
+    const after = await resolve()
+    expect(after.spec).toEqual(before.spec)
+    expect(after.sources[0]?.file.sha256).not.toBe(before.sources[0]?.file.sha256)
+    expect({ ...after, sources: [] }).toEqual({ ...before, sources: [] })
+  })
   test('weights without a readable header are refused', async () => {
     await writePreset({})
     for (const broken of [Buffer.alloc(0), Buffer.from([9, 0, 0, 0, 0, 0, 0, 0]), Buffer.from([255, 255, 255, 255, 255, 255, 255, 127]), Buffer.from('not safetensors at all')]) {
