@@ -30,7 +30,7 @@ INFRASTRUCTURE = {
     "checkpoint_chain": "keeps and finds checkpoints; that a resumed run ends with the same bits is tested by kills",
     "code_digests": "this tool",
     "disk_store": "moves bytes whose digests are checked",
-    "durable_files": "writes bytes; the digest of a folder is tested against TypeScript's",
+    "durable_files": "writes files whole; the digest of a folder is tested against TypeScript's",
     "errors": "how a job ends, not what it commits",
     "failpoint": "dies where a test asks for it, and does nothing else",
     "job": "beats, lease, claim and commit around a stage's result",
