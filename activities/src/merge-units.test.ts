@@ -74,6 +74,8 @@ describe('merging the units of a stage', () => {
     const { shards, kind } = await deps.store.manifest(result.corpus)
     expect([kind, ...shards.map((s) => s.commit)]).toEqual(['corpus', ...units.map((u) => u.fingerprint)])
     expect(await intactRecord(deps, fingerprint)).toEqual(record)
+    // the bytes of a manifest are the identity of all that is made from it: these never change
+    expect([result.corpus.sha256, result.quarantine.sha256]).toEqual(['81ad9f7afad158ec5563c1de230f9f25a689fc692b70ecee3b16c81535d7dea7', '1020c39ba9ea77d38017b47b23092c9444ba127afd3dc7019bbc5c3b07b32a23'])
   })
 
   test('is committed once: a second merge gets the first', async () => {
