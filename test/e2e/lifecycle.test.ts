@@ -1,13 +1,17 @@
 import { execFile } from 'node:child_process'
-import { readFile } from 'node:fs/promises'
+import { readFile, rm } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
+import { openStore } from '@cpt/activities/artifact-store/open-store'
+import { collectGarbage } from '@cpt/activities/gc/collect-garbage'
+import { runsOf } from '@cpt/activities/gc/runs'
 import type { CptRunResult } from '@cpt/contracts/cpt-run'
 import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
 import { attributesOf, lineOf, pageOf, progressOf, resultOf, startRun } from '../harness/runs.ts'
 import { claimsIn, jobsIn, nothingLeft } from '../harness/store.ts'
 import { startSystem, type System } from '../harness/system.ts'
+import { until } from '../harness/until.ts'
 
 const execute = promisify(execFile)
 const stages = [
@@ -118,4 +122,28 @@ test('one changed setting repeats only what stands on it', async () => {
   expect(computed).toEqual(expect.arrayContaining(['stage-2/round-1/train', 'export-model']))
   expect(anew).toBe(computed.length)
   await nothingLeft(system.storeDir)
+})
+
+test('gc keeps all that these runs need, and frees it once they are forgotten', async () => {
+  const store = openStore(system.config)
+  // ten minutes from now everything is older than a grace of none
+  const gc = () => collectGarbage({ store, config: system.config, runs: runsOf(system.client, store), now: () => Date.now() + 600_000 }, { olderThanMs: 0, apply: true })
+  const records = await store.list('commits/')
+  const swept = (await gc()).swept.map((s) => s.kind)
+  expect(swept).toContain('folders of ended jobs')
+  expect(swept).not.toContain('results')
+  expect(swept).not.toContain('decisions')
+  expect(await store.list('commits/')).toEqual(records)
+
+  const run = await startRun(system, 'after-gc', smallRun())
+  expect({ ...(await resultOf(run)), report: '' }).toEqual({ ...first, report: '' })
+  expect((await progressOf(run)).stages.filter((s) => s.state !== 'reused')).toEqual([])
+  expect(await jobsIn(system.storeDir)).toEqual([])
+
+  const { client, server, config } = system
+  for await (const { workflowId, runId } of client.workflow.list({ query: "WorkflowType = 'cptRun'" })) await client.workflowService.deleteWorkflowExecution({ namespace: server.namespace, workflowExecution: { workflowId, runId } })
+  await until('the server to have forgotten every run', async () => (await client.workflow.count("WorkflowType = 'cptRun'")).count === 0)
+  await rm(config.reportsDir, { recursive: true })
+  await gc()
+  expect((await store.entries('')).map((e) => e.key)).toEqual([])
 })
