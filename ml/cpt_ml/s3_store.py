@@ -24,6 +24,7 @@ from cpt_ml.errors import BadRequest, TryAgain
 NONCE = "cpt-nonce"
 # an answer that stays out is asked about again; together well within the lease of a cluster
 PAUSES_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 20.0)
+RETRIES = 8
 REQUEST_SECONDS = 120
 PART_BYTES = 16 << 20
 MOST_PARTS = 9_000  # S3 allows 10,000
@@ -41,7 +42,7 @@ class S3Store:
         self._bucket, self._prefix = parts.netloc, parts.path.strip("/")
         self._endpoint = os.environ.get("CPT_S3_ENDPOINT")
         self._cache = _cache_folder() / hashlib.sha256(f"{self._endpoint} {self.url}".encode()).hexdigest()[:16]
-        self._client = self._connect(retries=8)
+        self._client = self._connect(RETRIES)
         # the library must not retry a conditional put: it would take our own object for another's
         self._once = self._connect(retries=0)
 
