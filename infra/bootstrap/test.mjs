@@ -83,6 +83,7 @@ const runAll = async () => {
   await vitest('replay')
   await vitest('e2e')
   await vitest('kill')
+  await vitest('chaos')
   await ready('browser', browser)
   await vitest('browser', { CPT_CHROMIUM: await browser.catch(() => '') })
 }

@@ -36,12 +36,12 @@ const storeSection = async (session: Session): Promise<Row[]> => {
 
 const sections: Record<string, Section> = {
   answers: { runners: ['slurm', 'local'], count: { slurm: 200, local: 60 }, run: (session, runner) => (runner === 'slurm' ? lostAnswersOnSlurm(session) : lostAnswersOnLocal(session)) },
-  kills: { runners: ['local'], count: { local: 140, slurm: 60 }, run: killsSection },
+  kills: { runners: ['local', 'slurm'], count: { local: 140, slurm: 60 }, run: killsSection },
   server: { runners: ['local'], count: { local: 50, slurm: 0 }, run: serverSection },
-  leave: { runners: ['local'], count: { local: 50, slurm: 50 }, run: leaveSection },
+  leave: { runners: ['local', 'slurm'], count: { local: 50, slurm: 50 }, run: leaveSection },
   store: { runners: ['local'], count: { local: 10_000, slurm: 0 }, run: storeSection },
   bugs: { runners: ['local'], count: { local: plantedBugs.length, slurm: 0 }, run: bugsSection },
-  recovery: { runners: ['local'], count: { local: 60, slurm: 20 }, run: recoverySection },
+  recovery: { runners: ['local', 'slurm'], count: { local: 60, slurm: 20 }, run: recoverySection },
 }
 
 const { values } = parseArgs({ options: { only: { type: 'string' }, seed: { type: 'string', default: '1' }, count: { type: 'string' }, runner: { type: 'string' }, parallel: { type: 'string', default: '2' }, prepared: { type: 'string' } } })

@@ -2,6 +2,9 @@ import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Worker } from '@temporalio/worker'
+import { listJobs, slurmCommand, type Row } from '@cpt/activities/job-runner/slurm-commands'
+import { phaseOf } from '@cpt/activities/job-runner/slurm-states'
+import { jobName } from '@cpt/activities/job-runner/slurm-submissions'
 import type { CommitRecord } from '@cpt/contracts/artifact'
 import { z } from 'zod'
 import { progressOf, type RunHandle } from '../harness/runs.ts'
@@ -31,7 +34,7 @@ export interface Subject {
 
 /** Every invariant after an experiment; an empty list means that all of them hold. */
 export const check = async (subject: Subject): Promise<Violation[]> => {
-  const found = await Promise.all([sameModel(subject), oneJobAnAttempt(subject), nothingLeft(subject), littleLost(subject), rightEnd(subject), wholeStore(subject), replays(subject)])
+  const found = await Promise.all([sameModel(subject), oneJobAnAttempt(subject), oneSubmissionAnAttempt(subject), nothingLeft(subject), littleLost(subject), rightEnd(subject), wholeStore(subject), replays(subject)])
   const atFaults = subject.log.events.filter((e) => e.what === 'seen').map((e) => violation(e['invariant'] as Invariant, String(e['what of'])))
   return [...subject.seen, ...atFaults, ...found.flat()]
 }
@@ -109,15 +112,42 @@ const oneJobAnAttempt = async ({ stand, log }: Subject): Promise<Violation[]> =>
   ]
 }
 
-/** I5: no process of a job, no job without an end, no temporary file. */
+/** The scheduler's own list of this system's jobs; nothing where there is no scheduler. */
+const listed = async ({ system, slurm }: Stand): Promise<(Row & { attempts: JobEntry[] })[]> => {
+  if (slurm === null) return []
+  const rows = await listJobs(slurmCommand({ env: slurm.env }))
+  if (!Array.isArray(rows)) throw new Error(`the cluster cannot be asked: ${rows.failed}`)
+  const jobs = await jobsIn(system.storeDir)
+  const named = jobs.map((job) => ({ job, name: jobName({ path: job.folder, fingerprint: job.fingerprint, range: Number(job.folder.split('/').at(-2)), attempt: job.attempt }) }))
+  return rows.flatMap((row) => {
+    const attempts = named.filter((n) => n.name === row.name).map((n) => n.job)
+    return attempts.length === 0 ? [] : [{ ...row, attempts }]
+  })
+}
+
+/** I4 by the scheduler: one job for each attempt. */
+const oneSubmissionAnAttempt = async ({ stand, log }: Subject): Promise<Violation[]> => {
+  const perAttempt = new Map<string, number>()
+  for (const row of await listed(stand)) {
+    const key = `${row.name} ${row.comment.split('/').slice(0, 4).join('/')}`
+    perAttempt.set(key, (perAttempt.get(key) ?? 0) + 1)
+  }
+  // a controller killed within seconds of its answer forgets the job: the attempt is then submitted again
+  const forgotten = log.events.filter((e) => e['target'] === 'slurmctld').length
+  return [...perAttempt].filter(([, n]) => n > 1 + forgotten).map(([key, n]) => violation('I4', `${n} jobs of the scheduler for ${key}`))
+}
+
+/** I5: no process of a job, no job of a scheduler, no job without an end, no temporary file. */
 export const nothingLeft = async ({ stand }: Pick<Subject, 'stand'>): Promise<Violation[]> => {
   const { storeDir } = stand.system
   const processes = await jobProcesses(storeDir)
   const jobs = await jobsIn(storeDir)
+  const queued = (await listed(stand)).filter((r) => phaseOf(r.state) !== 'over')
   const debris = (await readdir(storeDir, { recursive: true })).filter((name) => name.split('/').at(-1)?.startsWith('.tmp-') === true)
   return [
     ...processes.map(({ pid, folder }) => violation('I5', `process ${pid} of ${folder.split('/').slice(-3).join('/')} is still there`)),
     ...jobs.filter((j) => j.started !== null && j.end === null && j.isRunning).map((j) => violation('I5', `${placeOf(j)} still runs`)),
+    ...queued.map((r) => violation('I5', `the scheduler still has job ${r.id} of ${r.name}: ${r.state}`)),
     ...debris.map((name) => violation('I5', `temporary file ${name}`)),
   ]
 }

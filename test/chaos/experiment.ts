@@ -82,5 +82,5 @@ const endOf = async (run: RunHandle, watcher: Watcher, deadlineSeconds: number):
 /** A job commits before it exits: waits for the last ones to leave, as long as a job that was told to may take. */
 const jobsOver = async (stand: Stand): Promise<void> => {
   const deadlineMs = performance.now() + 30_000
-  while ((await nothingLeft({ stand })).some((v) => v.what.includes('is still there')) && performance.now() < deadlineMs) await sleep(pollMs)
+  while ((await nothingLeft({ stand })).some((v) => / still /.test(v.what)) && performance.now() < deadlineMs) await sleep(pollMs)
 }

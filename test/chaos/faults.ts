@@ -8,7 +8,7 @@ import { isThere } from './process-table.ts'
 import type { Seeded } from './seeded.ts'
 import type { Stand } from './stand.ts'
 
-export type Target = 'job' | 'worker' | 'server'
+export type Target = 'job' | 'worker' | 'server' | 'slurmctld' | 'slurmd'
 
 const pollMs = 50
 
@@ -90,18 +90,35 @@ export const recoveryMs = async (stand: Stand, { atMs, job }: JobKill, over: Abo
 
 const startedAtMs = async (job: JobEntry): Promise<number> => (await stat(join(job.folder, 'started.json'))).mtimeMs
 
+export const total = (kills: Record<Target, number>): number => Object.values(kills).reduce((a, b) => a + b, 0)
+
+/** Kills a daemon of the cluster and starts it again; of the nodes, the one whose turn it is by the hour of the log. */
+const killDaemon = async ({ slurm }: Stand, log: EventLog, target: 'slurmctld' | 'slurmd', awayMs: number): Promise<void> => {
+  if (slurm === null) throw new Error(`${target} cannot be killed: this system runs no cluster`)
+  const nodes = Object.values(slurm.slurmds)
+  const daemon = target === 'slurmctld' ? slurm.ctld : nodes[log.events.length % nodes.length]
+  if (daemon === undefined) throw new Error('the cluster has no node')
+  log.add('kill', { target, name: daemon.name, pid: daemon.pid })
+  await daemon.kill()
+  await sleep(awayMs)
+  await daemon.start()
+  log.add('back', { target, name: daemon.name })
+}
+
 /** Kills at random until the run is over or `most` kills are done; returns how many there were of each. */
 export const randomKills = async (stand: Stand, log: EventLog, rng: Seeded, most: number, targets: readonly Target[], over: AbortSignal): Promise<Record<Target, number>> => {
-  const done: Record<Target, number> = { job: 0, worker: 0, server: 0 }
+  const done: Record<Target, number> = { job: 0, worker: 0, server: 0, slurmctld: 0, slurmd: 0 }
   const killed = new Map<string, string>()
-  while (!over.aborted && done.job + done.worker + done.server < most) {
+  while (!over.aborted && total(done) < most) {
     const target = rng.pick(targets)
     const [delayMs, awayMs] = [rng.between(0, 700), rng.between(0, 800)]
     if (target === 'job') {
       if ((await killJob(stand, log, killed, delayMs, over)) === null) break
     } else {
       await pause(delayMs, over)
-      await (target === 'worker' ? killWorker(stand, log, awayMs) : killServer(stand, log, awayMs))
+      if (target === 'worker') await killWorker(stand, log, awayMs)
+      else if (target === 'server') await killServer(stand, log, awayMs)
+      else await killDaemon(stand, log, target, awayMs)
     }
     done[target] += 1
   }

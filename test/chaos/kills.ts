@@ -1,6 +1,6 @@
 import type { Failpoint } from '@cpt/activities/failpoint'
 import { experiment, type Outcome } from './experiment.ts'
-import { fired, killJob, pause, randomKills, recoveryMs, type Target } from './faults.ts'
+import { fired, killJob, pause, randomKills, recoveryMs, total, type Target } from './faults.ts'
 import { seeded } from './seeded.ts'
 import { describeViolations, onStands, rowOf, type Session, type Task } from './session.ts'
 import type { Runner, Stand } from './stand.ts'
@@ -39,13 +39,17 @@ export const killAtRandom = async (stand: Stand, seed: number, most: number, tar
     disturb: async (_run, log, over) => {
       const done = await randomKills(stand, log, seeded(seed), most, targets, over)
       log.add('kills', done)
-      kills = done.job + done.worker + done.server
+      kills = total(done)
     },
   })
   return { ...outcome, kills }
 }
 
-const killsPerRun = 8
+const killsPerRun = { local: 8, slurm: 5 } as const
+const targetSets: Record<Runner, readonly (readonly Target[])[]> = {
+  local: [['job'], ['job', 'worker'], ['job', 'server'], ['job', 'worker', 'server']],
+  slurm: [['job'], ['job', 'worker'], ['job', 'slurmctld'], ['job', 'slurmd'], ['job', 'worker', 'server', 'slurmctld', 'slurmd']],
+}
 
 /** Kills −9 of jobs, workers and the server, at every named boundary and at random, until `session.count` of them are done. */
 export const killsSection = async (session: Session, runner: Runner): Promise<Row[]> => {
@@ -61,18 +65,18 @@ export const killsSection = async (session: Session, runner: Runner): Promise<Ro
     // a short session draws its boundaries by seed, a long one visits all of them
     let seed = session.seed
     const rng = seeded(session.seed)
-    const named = session.count >= 2 * failpoints.length ? failpoints.map(([name]) => name) : [rng.pick(failpoints)[0], rng.pick(failpoints)[0]]
+    const named = runner === 'local' && session.count >= 2 * failpoints.length ? failpoints.map(([name]) => name) : [rng.pick(failpoints)[0], rng.pick(failpoints)[0]]
     for (const name of named) {
       const mine = seed++
       yield async (stand) => note(name, await killAt(stand, name, mine))
     }
     while (found.kills < session.count) {
       const mine = seed++
-      const targets: readonly Target[] = rng.pick([['job'], ['job', 'worker'], ['job', 'server'], ['job', 'worker', 'server']])
-      yield async (stand) => note(`random ${targets.join('/')} (seed ${mine})`, await killAtRandom(stand, mine, killsPerRun, targets))
+      const targets: readonly Target[] = rng.pick(targetSets[runner])
+      yield async (stand) => note(`random ${targets.join('/')} (seed ${mine})`, await killAtRandom(stand, mine, killsPerRun[runner], targets))
     }
   }
-  await onStands(session, { runner }, tasks(), (e) => {
+  await onStands(session, await session.standOptions(runner), tasks(), (e) => {
     found.runs += 1
     found.unplanned.push(e instanceof Error ? e.message : String(e))
     session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`)
@@ -112,7 +116,7 @@ export const serverSection = async (session: Session, runner: Runner): Promise<R
       }
     }
   }
-  await onStands(session, { runner }, tasks(), (e) => {
+  await onStands(session, await session.standOptions(runner), tasks(), (e) => {
     unplanned.push(e instanceof Error ? e.message : String(e))
     session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`)
   })
@@ -152,7 +156,7 @@ export const recoverySection = async (session: Session, runner: Runner): Promise
       }
     }
   }
-  await onStands(session, { runner }, tasks(), (e) => {
+  await onStands(session, await session.standOptions(runner), tasks(), (e) => {
     unplanned.push(e instanceof Error ? e.message : String(e))
     session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`)
   })

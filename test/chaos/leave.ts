@@ -60,7 +60,7 @@ export const leaveSection = async (session: Session, runner: Runner): Promise<Ro
       }
     }
   }
-  await onStands(session, { runner, leaseSeconds }, tasks(), (e) => session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`))
+  await onStands(session, { ...(await session.standOptions(runner)), leaseSeconds }, tasks(), (e) => session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`))
   return (['cancel', 'terminate'] as const).map((how) => {
     const most = how === 'cancel' ? cancelSeconds : leaseSeconds + leaveSeconds
     const late = seconds[how].filter((s) => s > most).length + unplanned[how].length

@@ -1,4 +1,5 @@
-import { prepare, startStand, type Prepared, type Stand, type StandOptions } from './stand.ts'
+import { startSlurm, type Slurm } from '../../infra/slurm/start.mjs'
+import { prepare, startStand, type Prepared, type Runner, type Stand, type StandOptions } from './stand.ts'
 import type { Row } from './table.ts'
 import type { Violation } from './checker.ts'
 
@@ -8,15 +9,25 @@ export interface Session {
   /** Systems that are disturbed side by side. */
   parallel: number
   prepared: () => Promise<Prepared>
+  /** What a system needs to run its jobs there; the cluster is started when the first one needs it. */
+  standOptions: (runner: Runner) => Promise<StandOptions>
   say: (line: string) => void
 }
 
 /** Opens a session; the store that all experiments start from is made when the first one needs it, and kept in `kept`. */
-export const openSession = (settings: Omit<Session, 'prepared'>, kept: string | null = null): { session: Session; close: () => Promise<void> } => {
+export const openSession = (settings: Omit<Session, 'prepared' | 'standOptions'>, kept: string | null = null): { session: Session; close: () => Promise<void> } => {
   let made: Promise<Prepared> | null = null
+  let cluster: Promise<Slurm> | null = null
   return {
-    session: { ...settings, prepared: () => (made ??= prepare(kept)) },
-    close: async () => (await made)?.remove(),
+    session: {
+      ...settings,
+      prepared: () => (made ??= prepare(kept)),
+      standOptions: async (runner) => (runner === 'local' ? { runner } : { runner, slurm: await (cluster ??= startSlurm({ settings: { MinJobAge: 3600 } })) }),
+    },
+    close: async () => {
+      await (await made)?.remove()
+      await (await cluster)?.stop()
+    },
   }
 }
 
@@ -37,20 +48,25 @@ export const onStands = async (session: Session, options: StandOptions, tasks: I
   }
   const worker = async (): Promise<void> => {
     let stand: Stand | null = null
+    const leave = async (): Promise<void> => {
+      const left = stand
+      stand = null
+      await left?.stop()
+    }
     try {
       for (let next = tasks.next(); next.done !== true; next = tasks.next()) {
         stand ??= await start()
         try {
           await next.value(stand)
+          // a scheduler remembers jobs by the folder they worked in: each experiment gets one of its own
+          if (options.slurm !== undefined) await leave()
         } catch (e) {
           onFailure(e)
-          const broken = stand
-          stand = null
-          await broken.stop().catch(onFailure)
+          await leave().catch(onFailure)
         }
       }
     } finally {
-      await stand?.stop()
+      await leave()
     }
   }
   await Promise.all(Array.from({ length: session.parallel }, worker))

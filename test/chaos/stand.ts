@@ -7,6 +7,7 @@ import { resultOf, startRun } from '../harness/runs.ts'
 import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
 import { commitsOf } from '../harness/store.ts'
 import { startSystem, type System } from '../harness/system.ts'
+import type { Slurm } from '../../infra/slurm/start.mjs'
 
 export type Runner = 'local' | 'slurm'
 
@@ -115,12 +116,17 @@ const forgetFingerprint = async (storeDir: string, fingerprint: string): Promise
 const settingsOf = (home: string): Record<string, string> => ({ CPT_HOME: home, CPT_PYTHON: pythonOfCheckout })
 const pythonOfCheckout = new URL('../../ml/.venv/bin/python', import.meta.url).pathname
 
+/** Compressed: a scheduler is asked twice a second, and files of a node are seen here at once. */
+const quickSlurm = { pools: { default: {} }, pollSeconds: 0.5, coalesceSeconds: 0.3, vanishedAfterSeconds: 10, visibleWithinSeconds: 1, graceSeconds: 30 }
+
 export interface StandOptions {
   runner?: Runner
   leaseSeconds?: number
   /** Another checkout than this one, such as a copy with a planted bug. */
   home?: string
   settings?: Record<string, string>
+  /** The cluster of runner slurm. */
+  slurm?: Slurm
 }
 
 /** A system of its own on a copy of the prepared store, to be disturbed again and again. */
@@ -129,6 +135,7 @@ export interface Stand {
   readonly reference: Reference
   readonly runner: Runner
   readonly leaseSeconds: number
+  readonly slurm: Slurm | null
   /** Lets the named failpoint kill whoever passes it the nth time. */
   arm: (failpoint: string, nth: number) => Promise<void>
   isArmed: (failpoint: string) => Promise<boolean>
@@ -137,7 +144,7 @@ export interface Stand {
   stop: () => Promise<void>
 }
 
-export const startStand = async (prepared: Prepared, { runner = 'local', leaseSeconds = 60, home, settings = {} }: StandOptions = {}): Promise<Stand> => {
+export const startStand = async (prepared: Prepared, { runner = 'local', leaseSeconds = 60, home, settings = {}, slurm }: StandOptions = {}): Promise<Stand> => {
   const system = await startSystem({
     roots: prepared.roots,
     prepare: async (stateDir) => {
@@ -146,12 +153,14 @@ export const startStand = async (prepared: Prepared, { runner = 'local', leaseSe
     },
     settings: (stateDir) => ({
       CPT_FAILPOINTS: join(stateDir, 'failpoints'), CPT_LEASE_SECONDS: String(leaseSeconds), CPT_LOG_LEVEL: 'info',
+      ...(slurm === undefined ? {} : { CPT_SLURM: JSON.stringify({ ...quickSlurm, conf: slurm.conf }), PATH: slurm.env.PATH }),
       ...(home === undefined ? {} : settingsOf(home)), ...settings,
     }),
   })
   const at = (failpoint: string): string => join(system.stateDir, 'failpoints', failpoint)
   return {
     system, runner, leaseSeconds,
+    slurm: slurm ?? null,
     reference: prepared.reference,
     arm: (failpoint, nth) => writeFile(at(failpoint), String(nth)),
     isArmed: (failpoint) => readFile(at(failpoint)).then(() => true, () => false),
