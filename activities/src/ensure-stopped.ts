@@ -11,13 +11,17 @@ export const ensureStopped =
   async ({ run, key }) => {
     const asker = askerOf(run.workflowId, run.firstRunId, key)
     const stops = (await jobsOfAsker(workDir, asker)).map(async ({ runner, job }) => {
+      const its = runners[runner]
+      // another worker may know it: Temporal tries again
+      if (its === undefined) throw new Error(`ensureStopped: the job ${job.path} runs on ${runner}, but this worker knows ${Object.keys(runners).join(', ')}: start a worker that is configured for it`)
       const { othersAsk } = await withdrawAsker(job, asker)
-      const state = othersAsk ? undefined : (await runners[runner]?.look(job))?.state
-      if (state === undefined || state === 'absent') return 0
+      if (othersAsk) return 0
+      const { state } = await its.look(job)
       const isOver = state === 'ended' || state === 'gone'
-      if (!isOver) await runners[runner]?.stop(job, graceMs)
+      // what nobody has seen yet may be on its way: it finds that it is not wanted
+      if (!isOver) await its.stop(job, graceMs)
       await sweepDebris(job)
-      return isOver ? 0 : 1
+      return isOver || state === 'absent' ? 0 : 1
     })
     return { stopped: (await Promise.all(stops)).reduce<number>((a, b) => a + b, 0) }
   }

@@ -9,6 +9,7 @@ import { z } from 'zod'
 import { askerOf } from './claims.ts'
 import type { Deps } from './deps.ts'
 import { canonical, fingerprintOf, parentsOf, unitsOf } from './identity.ts'
+import { liveLine } from './live-progress.ts'
 import { mergeUnits } from './merge-units.ts'
 import { needsPerson, StoreCorrupt, UnknownPath } from './stage-failure.ts'
 import { Detached, watchRange } from './watch-range.ts'
@@ -36,12 +37,13 @@ export const runStage =
       const ranges = work === null ? [null] : await rangesOf(deps, fingerprint, work, placement.shardsPerJob)
       const before = await committedUnits(deps, work ?? [])
       let [watched, recoveries] = [0, 0]
+      const live = liveLine(deps, call.key)
       await together(ranges, placement.runner === 'local' ? deps.config.slots : ranges.length, async (indices, range, detach) => {
         const units = indices === null ? null : (work ?? []).filter((u) => indices.includes(u.index))
         // another request may have committed these units already: a job would start only to find nothing to do
         if (units !== null && (await pendingOf(deps, units)).length === 0) return
         const attempt = await watchRange(deps, {
-          stage, fingerprint, range, request, placement, asker: askerOf(call.run.workflowId, call.run.firstRunId, call.key), key: call.key, decision: call.decision, detach,
+          stage, fingerprint, range, request, placement, asker: askerOf(call.run.workflowId, call.run.firstRunId, call.key), key: call.key, decision: call.decision, detach, live,
           parents: parentsOf(request),
           pending: async () => units === null ? null : await pendingOf(deps, units),
           isCommitted: async () => units === null ? (await deps.store.record(fingerprint)) !== null : (await pendingOf(deps, units)).length === 0,

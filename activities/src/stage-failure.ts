@@ -15,5 +15,5 @@ export class UnknownPath extends Error {
 export const needsPerson = (type: FailureType, message: string, evidence: FailureEvidence): ApplicationFailure => ApplicationFailure.nonRetryable(message, type, evidence)
 
 /** A failure that Temporal retries at once: the next attempt of the activity claims the next attempt of the job. */
-export const tryAgain = (message: string, evidence: FailureEvidence): ApplicationFailure =>
-  ApplicationFailure.create({ message, type: 'JobEnded' satisfies FailureType, nonRetryable: false, details: [evidence], nextRetryDelay: '200ms' })
+export const tryAgain = (message: string, evidence: FailureEvidence, type: FailureType = 'JobEnded'): ApplicationFailure =>
+  ApplicationFailure.create({ message, type, nonRetryable: false, details: [evidence], nextRetryDelay: '200ms' })

@@ -16,6 +16,7 @@ import { ensureStopped } from './ensure-stopped.ts'
 import { sha256 } from './identity.ts'
 import { JobNotStarted, type JobFolder, type JobRunner, type JobState } from './job-runner/job-runner.ts'
 import { pauseJobs, resumeJobs } from './pause-jobs.ts'
+import { liveLine } from './live-progress.ts'
 import { watchRange, type RangeWork } from './watch-range.ts'
 
 const fingerprint = sha256('some training')
@@ -72,7 +73,7 @@ describe('watching a range', { timeout: 30_000 }, () => {
   afterEach(() => rm(root, { recursive: true }))
 
   const workOf = (over: Partial<RangeWork> = {}): RangeWork => ({
-    stage: stages.train, fingerprint, range: 0, request: { plan: 'p' }, parents: [], placement: Placement.parse({}), detach: new AbortController().signal, asker: askerOf('cpt/x', 'run-1', 'stage-1/round-1/train'), key: 'stage-1/round-1/train', decision: 0,
+    stage: stages.train, fingerprint, range: 0, request: { plan: 'p' }, parents: [], placement: Placement.parse({}), detach: new AbortController().signal, live: liveLine(deps, 'stage-1/round-1/train'), asker: askerOf('cpt/x', 'run-1', 'stage-1/round-1/train'), key: 'stage-1/round-1/train', decision: 0,
     pending: () => Promise.resolve(null), isCommitted: () => Promise.resolve(committed), progress: () => Promise.resolve(progress), ...over,
   })
   /** An activity attempt of a run, as its worker would run it. */
@@ -151,9 +152,9 @@ describe('watching a range', { timeout: 30_000 }, () => {
   })
 
   describe('a job that ended before its work was committed', () => {
-    test.each(['failed', 'killed', 'again', 'stopped', 'orphaned'] as const)('as %s is tried again: the next activity attempt claims the next job', async (endClass) => {
+    test.each([['failed', 'JobEnded'], ['killed', 'JobEnded'], ['again', 'StoreUnreachable'], ['stopped', 'JobEnded'], ['orphaned', 'JobEnded']] as const)('as %s is tried again (%s): the next activity attempt claims the next job', async (endClass, type) => {
       const failure = await failOnce(1, endClass)
-      expect(failure).toMatchObject({ type: 'JobEnded', nonRetryable: false, message: `train, attempt 1: it ${endClass}` })
+      expect(failure).toMatchObject({ type, nonRetryable: false, message: `train, attempt 1: it ${endClass}` })
       const { result } = watch()
       await submissions(2)
       expect(cluster.submitted[1]?.attempt).toBe(2)
@@ -164,8 +165,24 @@ describe('watching a range', { timeout: 30_000 }, () => {
     test.each([['bad-request', 'BadRequest'], ['bad-data', 'BadData'], ['diverged', 'LossNotFinite'], ['do-not-restart', 'NeedsAttention']] as const)('as %s parks at once as %s', async (endClass, type) => {
       expect(await failOnce(1, endClass, { type })).toMatchObject({ type, nonRetryable: true })
     })
-    test.each(['OutOfMemory', 'DiskFull'] as const)('for %s parks at once: trying again unchanged cannot help', async (type) => {
-      expect(await failOnce(1, 'failed', { type })).toMatchObject({ type, nonRetryable: true })
+    test('for a full disk parks at once: trying again unchanged cannot help', async () => {
+      expect(await failOnce(1, 'failed', { type: 'DiskFull' })).toMatchObject({ type: 'DiskFull', nonRetryable: true })
+    })
+    test('parks with the type of its cause, and by which rule', async () => {
+      const failure = await failOnce(1, 'failed', { message: "train: No module named 'torch'", logTail: [] }, { })
+      expect(failure).toMatchObject({ type: 'JobEnded', nonRetryable: false })
+      const next = await failOnce(2, 'failed', { message: "train: ModuleNotFoundError: No module named 'torch'" })
+      expect(next).toMatchObject({ type: 'EnvironmentBroken', nonRetryable: true })
+      expect(next.details?.[0] as FailureEvidence).toMatchObject({ failureClass: 'environment', rule: 'the environment lacks something' })
+    })
+    test('though its watcher did not live to say so parks all the same: the next watcher reads the end', async () => {
+      const first = watch()
+      await submissions(1)
+      first.env.cancel('WORKER_SHUTDOWN', new ActivityCancellationDetails({ workerShutdown: true }))
+      await expect(first.result).rejects.toThrow()
+      cluster.end(1, 'bad-data', { type: 'BadData' })
+      expect(await failureOf(watch().result)).toMatchObject({ type: 'BadData', nonRetryable: true })
+      expect(cluster.submitted).toHaveLength(1)
     })
     test('though it says it is done is corrupt', async () => {
       expect(await failOnce(1, 'done')).toMatchObject({ type: 'StoreCorrupt', nonRetryable: true })
@@ -179,6 +196,52 @@ describe('watching a range', { timeout: 30_000 }, () => {
       cluster.end(1, 'killed')
       expect(await failureOf(result)).toMatchObject({ type: 'JobEnded', nonRetryable: false })
     })
+  })
+
+  describe('a job that runs out of memory', () => {
+    const request = { plan: 'p', sequenceTokens: 1024, globalBatchTokens: 8192 }
+    const outOfMemory = { message: 'train: OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.' }
+    const batches = () => cluster.submitted.map((r) => r.placement.batchTokens)
+    const asked = (over: Partial<Placement> = {}): Partial<RangeWork> => ({ request, placement: { ...Placement.parse({}), ...over } })
+
+    test('is tried again with half the micro-batch, in whole sequences, down to one; then a person is asked', async () => {
+      for (const n of [1, 2, 3]) {
+        expect(await failOnce(n, 'failed', outOfMemory, asked())).toMatchObject({ type: 'OutOfMemory', nonRetryable: false, message: expect.stringContaining(`micro-batches of ${[4096, 2048, 1024][n - 1]} tokens`) })
+      }
+      expect(await failOnce(4, 'failed', outOfMemory, asked())).toMatchObject({ type: 'OutOfMemory', nonRetryable: true, message: expect.stringContaining('no smaller micro-batch') })
+      expect(batches()).toEqual([16_384, 4096, 2048, 1024])
+      expect(cluster.submitted.map((r) => r.request)).toEqual([request, request, request, request])
+      expect(await failureOf(watch(asked()).result)).toMatchObject({ type: 'OutOfMemory', nonRetryable: true })
+      expect(cluster.submitted).toHaveLength(4)
+    })
+    test('goes on with the smaller micro-batch when something else ends it, and says so on the page', async () => {
+      await failOnce(1, 'killed', { message: 'the process was ended by SIGKILL; the kernel ended 1 process(es) for lack of memory meanwhile', signal: 'SIGKILL', exitCode: null }, asked({ batchTokens: 4096 }))
+      await failOnce(2, 'preempted', {}, asked({ batchTokens: 4096 }))
+      const { env, result, heartbeats } = watch(asked({ batchTokens: 4096 }))
+      await submissions(3)
+      cluster.beat(3, {})
+      await vi.waitFor(() => expect(heartbeats.at(-1)).toMatchObject({ phase: 'training (micro-batches of 2048 tokens after running out of memory with 4096)' }), { timeout: 10_000 })
+      expect(batches()).toEqual([4096, 2048, 2048])
+      env.cancel('WORKER_SHUTDOWN', new ActivityCancellationDetails({ workerShutdown: true }))
+      await expect(result).rejects.toThrow()
+    })
+    test('takes what a person patched it to', async () => {
+      await failOnce(1, 'failed', outOfMemory, asked())
+      await failOnce(2, 'failed', outOfMemory, { ...asked({ batchTokens: 8192 }), decision: 1 })
+      expect(batches()).toEqual([16_384, 8192])
+    })
+    test('and has no micro-batch parks at once', async () => {
+      expect(await failOnce(1, 'failed', { type: 'OutOfMemory', message: 'dedup: out of memory' }, { ...asked(), stage: stages.dedup })).toMatchObject({ type: 'OutOfMemory', nonRetryable: true })
+    })
+  })
+
+  test('a machine that lost a job twice is excluded from the third try', async () => {
+    const nodeFail = (nodes: string[]): Partial<EndRecord> => ({ scheduler: { job: '1', state: 'NODE_FAIL', reason: 'NodeDown', exitCode: '0:0', nodes } })
+    Object.assign(deps.runners, { slurm: cluster.runner })
+    const onSlurm = { placement: Placement.parse({ runner: 'slurm' }) }
+    for (const [n, nodes] of [['n1', 'n2'], ['n2'], ['n3']].entries()) expect(await failOnce(n + 1, 'node-lost', nodeFail(nodes), onSlurm)).toMatchObject({ type: 'NodeTrouble', nonRetryable: false })
+    await failOnce(4, 'failed', {}, onSlurm)
+    expect(cluster.submitted.map((r) => r.placement.excludeNodes)).toEqual([[], [], ['n2'], ['n2']])
   })
 
   describe('the budget', () => {
@@ -200,9 +263,14 @@ describe('watching a range', { timeout: 30_000 }, () => {
       for (const n of [1, 2, 3]) await failOnce(n, 'failed')
       expect(await failOnce(4, 'failed', {}, { decision: 1 })).toMatchObject({ type: 'JobEnded' })
     })
-    test('does not count jobs that were stopped or lost their watcher', async () => {
-      for (const n of [1, 2, 3, 4]) await failOnce(n, n % 2 === 0 ? 'stopped' : 'orphaned')
-      expect(await failOnce(5, 'failed')).toMatchObject({ type: 'JobEnded' })
+    test.each(['stopped', 'orphaned', 'preempted', 'time-limit', 'superseded'] as const)('does not count jobs that ended as %s', async (endClass) => {
+      for (const n of [1, 2, 3, 4]) await failOnce(n, endClass)
+      expect(await failOnce(5, 'failed')).toMatchObject({ type: 'JobEnded', nonRetryable: false })
+    })
+    test('does not count what a scheduler says was lost, though the end record says killed', async () => {
+      const lost = { scheduler: { job: '1', state: 'PREEMPTED', reason: 'None', exitCode: '0:9', nodes: ['n1'] } }
+      for (const n of [1, 2, 3, 4]) await failOnce(n, 'killed', lost)
+      expect(await failOnce(5, 'failed')).toMatchObject({ type: 'JobEnded', nonRetryable: false })
     })
     test('counts failures of this run alone', async () => {
       for (const n of [1, 2, 3]) await failOnce(n, 'failed')
@@ -215,7 +283,7 @@ describe('watching a range', { timeout: 30_000 }, () => {
     test('counts a job that stood still and had to be stopped, so a job that hangs parks after three times', async () => {
       const hanging = { placement: { ...Placement.parse({}), noProgressSeconds: 0.1 } }
       for (const n of [1, 2, 3]) {
-        expect(await failureOf(watch(hanging).result)).toMatchObject({ type: 'JobEnded' })
+        expect(await failureOf(watch(hanging).result)).toMatchObject({ type: 'NoProgress', nonRetryable: false })
         expect(cluster.stopped).toContain(attempt(n).path)
       }
       expect(await failureOf(watch(hanging).result)).toMatchObject({ type: 'NeedsAttention', nonRetryable: true })
