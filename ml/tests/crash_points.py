@@ -1,4 +1,5 @@
-"""A commit and a checkpoint save, killed at every system call that changes the disk, and at every request to S3.
+"""A commit and a checkpoint save, killed at every system call that changes the disk, and at every request to S3; and on
+a disk that is full at every call that needs space.
 
 `python crash_points.py [--s3]` runs all of them and prints JSON: for each what was killed, at how many points, and at
 how many of these the reader saw the state before and the new one. After each kill the reader sees nothing broken, the
@@ -35,6 +36,7 @@ HERE = Path(__file__).parent
 # of the calls of a script without threads; `?` is strace's mark for one that not every machine has
 CHANGES = ("openat", "write", "fsync", "?link", "linkat", "?unlink", "unlinkat", "?mkdir", "mkdirat", "?rmdir",
            "?rename", "renameat", "renameat2", "ftruncate")  # fmt: skip
+NEEDS_SPACE = ("openat", "write", "fsync", "link", "linkat", "mkdir", "mkdirat")
 SYNC = re.compile(r"^fsync\(\d+<([^>]+)>")
 LINE = re.compile(r"^(?P<call>\w+)\((?P<arguments>.*?)\)? += (?P<result>\S+)")
 WORKS = ("commit", "checkpoint")
@@ -59,19 +61,33 @@ class Broken(AssertionError):
 
 def crash_on_disk(folder: Path, what: str) -> dict[str, int]:
     """Kills the work at each of its calls that change the disk, and once after the last; {points, before, new}."""
-    calls = record_calls(folder / "recorded", what)
+    calls = [*record_calls(folder / "recorded", what), SystemCall("chdir", 2, "")]
     seen: Counter[str] = Counter()
-    for n, call in enumerate([*calls, SystemCall("chdir", 2, "")]):
-        place = folder / f"crash-{n}"
-        root = prepare(str(place / "store"), place, what)
-        inject = f"inject={call.name}:signal=SIGKILL:when={call.number}"
-        code = run_script(what, root, place / "job", ["strace", "-qq", "-e", f"trace={call.name}", "-e", inject])
+    for n, call in enumerate(calls):
         # strace ends as what it traces ended
-        if code != -signal.SIGKILL:
+        if (code := _fault(folder / f"crash-{n}", what, call, "signal=SIGKILL", seen)) != -signal.SIGKILL:
             raise Broken(f"{what}: not killed at {call}, but ended with {code}")
-        seen[check(root, place, what)] += 1
-        shutil.rmtree(place)
-    return {"points": len(calls) + 1, **seen}
+    return {"points": len(calls), **seen}
+
+
+def full_disk(folder: Path, what: str) -> dict[str, int]:
+    """Lets the disk be full at each call that needs space, which fails; {points, before, new}."""
+    calls = [c for c in record_calls(folder / "recorded", what) if c.name in NEEDS_SPACE and " = -1 " not in c.text]
+    seen: Counter[str] = Counter()
+    for n, call in enumerate(calls):
+        if (code := _fault(folder / f"full-{n}", what, call, "error=ENOSPC", seen)) != 1:
+            raise Broken(f"{what}: ended with {code} although {call} failed")
+    return {"points": len(calls), **seen}
+
+
+def _fault(place: Path, what: str, call: SystemCall, fault: str, seen: Counter[str]) -> int:
+    """Runs the work with a fault at one call, counts in `seen` what a reader sees; returns the exit code."""
+    root = prepare(str(place / "store"), place, what)
+    inject = f"inject={call.name}:{fault}:when={call.number}"
+    code = run_script(what, root, place / "job", ["strace", "-qq", "-e", f"trace={call.name}", "-e", inject])
+    seen[check(root, place, what)] += 1
+    shutil.rmtree(place)
+    return code
 
 
 def record_calls(folder: Path, what: str) -> list[SystemCall]:
@@ -256,6 +272,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         result["disk"] = {what: crash_on_disk(folder / what, what) for what in WORKS}
+        result["fullDisk"] = {what: full_disk(folder / f"full-{what}", what) for what in WORKS}
         if args.s3:
             os.environ["CPT_CACHE"] = str(folder / "cache")
             server = S3Server(folder / "s3")

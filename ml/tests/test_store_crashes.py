@@ -9,7 +9,18 @@ from pathlib import Path
 import pytest
 import store_script
 from conftest import s3_place
-from crash_points import WORKS, AtRequest, Broken, check, crash_on_disk, crash_on_s3, prepare, record_calls, unsynced
+from crash_points import (
+    WORKS,
+    AtRequest,
+    Broken,
+    check,
+    crash_on_disk,
+    crash_on_s3,
+    full_disk,
+    prepare,
+    record_calls,
+    unsynced,
+)
 from s3_server import Proxy, S3Server
 
 from cpt_ml.checkpoint_chain import CheckpointChain
@@ -28,6 +39,15 @@ def test_killed_at_any_system_call_that_changes_the_disk_nothing_broken_is_seen(
     assert result["points"] == result["before"] + result["new"]
     assert result["points"] >= 25
     assert result["new"] >= 5
+
+
+@pytest.mark.parametrize("what", WORKS)
+def test_on_a_disk_that_is_full_at_any_call_the_state_before_stays_and_a_retry_ends_well(
+    tmp_path: Path, what: str
+) -> None:
+    result = full_disk(tmp_path, what)
+    assert result["points"] == result["before"] + result.get("new", 0)
+    assert result["before"] >= 10
 
 
 def test_a_record_that_comes_before_its_files_is_noticed(tmp_path: Path) -> None:
