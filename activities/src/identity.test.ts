@@ -10,7 +10,7 @@ import { stages } from '@cpt/contracts/stages'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { z } from 'zod'
-import { refUnderRoot } from './artifact-store/local-disk.ts'
+import { refUnderRoot } from './artifact-store/roots.ts'
 import { canonical, fingerprintOf, parentsOf, sha256, treeDigest, unitsOf } from './identity.ts'
 
 const home = fileURLToPath(new URL('../../', import.meta.url))

@@ -15,10 +15,11 @@ const main = async (): Promise<void> => {
   await once(process.stdin, 'data')
   const held = await commitOnce(openStore(loadConfig()), process.argv[2] ?? '')
   process.stdout.write(`${JSON.stringify({ held: held.attempt })}\n`)
-  process.stdin.destroy()
 }
 
-main().catch((e: unknown) => {
-  process.stderr.write(String(e))
-  process.exitCode = 1
-})
+main()
+  .catch((e: unknown) => {
+    process.stderr.write(String(e))
+    process.exitCode = 1
+  })
+  .finally(() => process.stdin.destroy())

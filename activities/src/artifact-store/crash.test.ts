@@ -65,3 +65,15 @@ const crashAt = async (root: string, { name, nth, line }: SystemCall): Promise<'
   expect(await store.record(disturbed.fingerprint), at).toEqual(next)
   return found === null ? 'none' : 'whole'
 }
+
+test.each([
+  ['a file system without hard links', 'link:error=EPERM', 'makes no hard links'],
+  ['a disk without space', 'openat:error=ENOSPC:when=1', 'ENOSPC'],
+  ['a disk that fails while it syncs', 'fsync:error=EIO:when=1', 'EIO'],
+])('%s is named, nothing is committed and no draft is left', async (_, inject, message) => {
+  const root = join(folder, inject.replace(/\W/g, '-'))
+  const { held, said } = await commitUnder(root, ['-e', `inject=${inject}`])
+  expect(held).toBeNull()
+  expect(said).toContain(message)
+  expect((await readdir(root, { recursive: true, withFileTypes: true })).filter((e) => e.isFile())).toEqual([])
+})

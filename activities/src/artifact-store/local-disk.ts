@@ -86,6 +86,7 @@ const linkIfAbsent = async (tmp: string, path: string): Promise<boolean> => {
     await link(tmp, path)
     return true
   } catch (e) {
+    if (['EPERM', 'ENOSYS', 'ENOTSUP', 'EOPNOTSUPP'].some((code) => isErrno(e, code))) throw new Error(`store: the file system of ${dirname(path)} makes no hard links, on which commits rest (${String(e)}); put the store on a local or shared POSIX file system, see CPT_STORE`, { cause: e })
     if (!isErrno(e, 'EEXIST')) throw e
     // a file server that repeats a request whose answer got lost meets the link that it made itself
     return (await stat(tmp)).nlink > 1
@@ -110,5 +111,3 @@ const syncFolder = async (path: string): Promise<void> => {
     await folder.close()
   }
 }
-
-export { refUnderRoot } from './roots.ts'

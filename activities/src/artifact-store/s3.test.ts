@@ -235,7 +235,7 @@ describe('a server that does not know put-if-absent', () => {
   ])('and %s is refused by the probe of cpt doctor', async (how, message) => {
     const real = openPlace()
     // what such a server does: the object goes, so that the put succeeds
-    const proxy = await startFaultyProxy(server.endpoint, async ({ method, key }) => {
+    const proxy = await startFaultyProxy(server.endpoint, async ({ method, key }): Promise<Fate> => {
       if (method !== 'PUT') return 'pass'
       const name = key.slice(key.indexOf('probes/'))
       if (how === 'ignores the condition' || name.endsWith('-raced')) await real.store.remove(name)
