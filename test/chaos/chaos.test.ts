@@ -30,8 +30,8 @@ describe('healthy code', () => {
     expect(kills).toBe(4)
   })
 
-  test.each(['job-submitted', 'checkpoint-written'])('a kill at the boundary %s leaves no trace either', async (failpoint) => {
-    const { violations, kills } = await killAt(stand, failpoint, seed, 1)
+  test('a kill between the files of a checkpoint and its record leaves no trace either', async () => {
+    const { violations, kills } = await killAt(stand, 'checkpoint-written', seed, 2)
     expect(violations).toEqual([])
     expect(kills).toBe(1)
   })
@@ -58,15 +58,12 @@ describe('planted bugs', () => {
     expect(await patched(new URL('../../', import.meta.url).pathname, patch)).toContain(patch.edits[0]?.[1])
   })
 
-  test.each([
-    ['the position in the data is not restored', 'I1'],
-    ['digests of a checkpoint are not verified', 'I1'],
-  ])('the checker sees that %s', async (name, invariant) => {
-    const bug = plantedBugs.find((b) => b.name === name)!
+  test('the checker sees that the position in the data is not restored', async () => {
+    const bug = plantedBugs.find((b) => b.name === 'the position in the data is not restored')!
     const { home, remove } = await makeHome(bug.patch)
     const stand = await startStand(prepared, { home })
     try {
-      expect((await bug.scenario(stand, seed)).map((v) => v.invariant)).toContain(invariant)
+      expect((await bug.scenario(stand, seed)).map((v) => v.invariant)).toContain('I1')
     } finally {
       await stand.stop()
       await remove()
