@@ -1,11 +1,11 @@
 #!/bin/bash
 # The batch script of every Slurm job. It is constant: values come as arguments, never as text of a script.
 #   slurm_job.sh <environment> <python> <package> <nodes> <processes per node> <stage> <folder of the job>
-# <environment> holds NAME=value, each ended by NUL. In an array <folder> is a file with one folder a line, by task number.
+# <environment> holds NAME=value, each ended by NUL. In an array <folder> is a file of folders, likewise, by task number.
 set -uo pipefail
 environment=$1 python=$2 package=$3 nodes=$4 processes=$5 stage=$6 folder=$7
 if [[ -n ${SLURM_ARRAY_TASK_ID:-} ]]; then
-  mapfile -t folders <"$folder"
+  mapfile -d '' -t folders <"$folder"
   folder=${folders[SLURM_ARRAY_TASK_ID]}
 fi
 cd "$package" && exec >>"$folder/log.jsonl" 2>&1 </dev/null || exit 75
@@ -39,7 +39,8 @@ if ((nodes > 1)); then
   first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
   address=$(scontrol show node "$first" | sed -n 's/.*NodeAddr=\([^ ]*\).*/\1/p')
   rendezvous=(--nnodes="$nodes" --rdzv-backend=c10d --rdzv-endpoint="${address:-$first}:$((20000 + SLURM_JOB_ID % 20000))" --rdzv-id="$SLURM_JOB_ID")
-  command=("$(command -v srun)" --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=1 "${torchrun[@]}" "${rendezvous[@]}" "${work[@]}")
+  # the job's own NIL would reach srun too: its tasks get what this script passes on
+  command=("$(command -v srun)" --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=1 --export=ALL "${torchrun[@]}" "${rendezvous[@]}" "${work[@]}")
 elif ((processes > 1)); then
   command=("${torchrun[@]}" --standalone "${work[@]}")
 else

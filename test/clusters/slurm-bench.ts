@@ -35,8 +35,10 @@ export interface SlurmBench extends RunnerBench {
 }
 
 /** A job runner on a real Slurm, and what the cases of all runners need around it. */
-export const openSlurmBench = async (slurm: Slurm): Promise<SlurmBench> => {
-  const root = await mkdtemp(join(tmpdir(), 'cpt-slurm-jobs-'))
+export const openSlurmBench = async (slurm: Slurm, folderName = ''): Promise<SlurmBench> => {
+  const parent = await mkdtemp(join(tmpdir(), 'cpt-slurm-jobs-'))
+  const root = join(parent, folderName)
+  await mkdir(root, { recursive: true })
   const store = localDiskStore({ store: root })
   const command = slurmCommand({ env: slurm.env })
   const runnerWith: SlurmBench['runnerWith'] = ({ settings = {}, run = command, env = {} }) =>
@@ -112,7 +114,7 @@ export const openSlurmBench = async (slurm: Slurm): Promise<SlurmBench> => {
       }, deadlineSeconds),
     close: async () => {
       await Promise.all(jobs.map((job) => runner.stop(job, 0)))
-      await rm(root, { recursive: true, maxRetries: 5 })
+      await rm(parent, { recursive: true, maxRetries: 5 })
     },
   }
 }

@@ -37,7 +37,7 @@ export const submitJobs = async (context: SubmitContext, jobs: Submittable[]): P
   const record = (state: Submission['state'], jobId: string | null): Promise<unknown> =>
     Promise.all(jobs.map(({ job }, i) => writeSubmission(job, { nonce, name, comment, task: isArray ? i : null, state, cluster: context.cluster, jobId, submitTime: null })))
 
-  const place = isArray ? await writeList(first.job, jobs, nonce) : { list: first.job.path, output: join(first.job.path, 'log.jsonl') }
+  const place = isArray ? await writeList(first.job, jobs, nonce) : { list: first.job.path, output: literally(join(first.job.path, 'log.jsonl')) }
   const args = [
     ...optionsOf(context.settings, first.request), `--job-name=${name}`, `--comment=${comment}`, ...(isArray ? [`--array=0-${jobs.length - 1}`] : []),
     `--output=${place.output}`, `--chdir=${context.mlDir}`, join(context.mlDir, 'cpt_ml', 'slurm_job.sh'), await writeEnvironment(first.job, context.env), context.python, context.mlDir,
@@ -59,12 +59,18 @@ export const submitJobs = async (context: SubmitContext, jobs: Submittable[]): P
   throw new JobNotStarted(`Slurm refuses the job: ${why}; mend the pool in CPT_SLURM or patch the placement`)
 }
 
-/** A folder a line, found by task number. */
+/** In a name of an output file % and backslash mean something to Slurm. */
+const literally = (path: string): string => {
+  if (path.includes('\\')) throw new JobNotStarted(`Slurm cannot write to a folder with a backslash in its name: ${path}`)
+  return path.replaceAll('%', '%%')
+}
+
+/** Folders, each ended by NUL, found by task number. */
 const writeList = async (first: JobFolder, jobs: Submittable[], nonce: string): Promise<{ list: string; output: string }> => {
   const folder = join(first.path, '..', '..', `array-${nonce}`)
   await mkdir(folder, { recursive: true })
-  await writeFile(join(folder, 'folders'), jobs.map(({ job }) => `${job.path}\n`).join(''))
-  return { list: join(folder, 'folders'), output: join(folder, 'task-%a.log') }
+  await writeFile(join(folder, 'folders'), jobs.map(({ job }) => `${job.path}\0`).join(''))
+  return { list: join(folder, 'folders'), output: `${literally(folder)}/task-%a.log` }
 }
 
 /** One file for all jobs of an environment, readable by its owner alone: it may hold the keys of a store. */

@@ -188,9 +188,9 @@ export const slurmRunner = ({ settings, run, python, mlDir, env }: SlurmRunnerOp
   const gather = async (one: Submittable): Promise<Outcome> => {
     if (one.request.units === null || one.request.attempt > 1 || settings.coalesceSeconds === 0) return await submitNow([one])
     const key = `${one.request.fingerprint} ${JSON.stringify(one.request.placement)}`
-    const open = gathering.get(key)
     const facts = await poll.facts()
-    if (open !== undefined && gathering.get(key) === open && open.jobs.length < ('failed' in facts ? 1 : facts.maxArraySize - 1)) {
+    const open = gathering.get(key)
+    if (open !== undefined && open.jobs.length < ('failed' in facts ? 1 : facts.maxArraySize - 1)) {
       open.jobs.push(one)
       return await open.outcome
     }
