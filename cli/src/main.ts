@@ -30,7 +30,8 @@ const program = new Command('cpt')
     'after',
     `
 Where runs go: the server of a running \`cpt up\`, or the one that TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE and TEMPORAL_API_KEY name.
-State (database, store, reports, logs): .cpt in the checkout, or CPT_STATE.
+State (database, store, reports, logs): .cpt in the checkout, or CPT_STATE. The store alone: CPT_STORE, a folder or
+s3://bucket/prefix (with CPT_S3_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).
 A run is named by its name (my-run) or its workflow id (cpt/my-run).
 
 Exit codes: 0 done · 1 the run or command failed · 2 wrong usage or input · 3 no server answers · 4 exists already · 5 something is missing · 130 interrupted
@@ -42,6 +43,11 @@ Examples:
   cpt resolve my-run --action retry     go on after a failure was mended
   cpt gc --older-than 30d --apply       free the disk of what nobody wants`,
   )
+
+// before the commands, which inherit it
+program.exitOverride((error) => {
+  process.exit(error.exitCode === 0 ? 0 : exitCodes.usage)
+})
 
 const state = () => new Option('--state <folder>', 'state folder instead of .cpt in the checkout')
 
@@ -136,10 +142,6 @@ program
 process.stdout.on('error', (error: NodeJS.ErrnoException) => {
   if (error.code !== 'EPIPE') throw error
   process.kill(process.pid, 'SIGTERM')
-})
-
-program.exitOverride((error) => {
-  process.exit(error.exitCode === 0 ? 0 : exitCodes.usage)
 })
 
 try {

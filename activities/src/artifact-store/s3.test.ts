@@ -96,6 +96,7 @@ describe('a bucket', () => {
     await expect(store.putIfAbsent('claims/a.json', bytes('x'))).rejects.toThrow(message)
     await expect(store.get('claims/a.json')).rejects.toThrow(message)
     await expect(store.list('claims/')).rejects.toThrow(message)
+    await expect(probePutIfAbsent(store)).rejects.toThrow(/writing .*was refused/)
   })
 
   test('whose server is away is said to be unreachable, and serves again when the server is back', { timeout: 120_000 }, async () => {

@@ -83,7 +83,7 @@ const store: Check = async (config) => {
     const wrong = await probePutIfAbsent(opened)
     return wrong === null ? good('store', `${opened.place} creates keys only if absent`) : { what: 'store', ok: false, found: `${opened.place} ${wrong}`, fix: where }
   } catch (error) {
-    return { what: 'store', ok: false, found: `${opened.place}: ${messageOf(error)}`, fix: where }
+    return { what: 'store', ok: false, found: messageOf(error).replace(/^store: /, ''), fix: where }
   }
 }
 
