@@ -25,8 +25,8 @@ class DiskStore:
     def put_if_absent(self, key: str, data: bytes) -> bool:
         path = self.local(key)
         won = put_if_absent(path, data)
-        if won:
-            self._sync_folders({path.parent.parent})
+        # the loser's answer too rests on entries that the winner may not have synced yet
+        self._sync_folders({path.parent.parent})
         return won
 
     def get(self, key: str) -> bytes | None:

@@ -21,7 +21,7 @@ from urllib.parse import urlsplit
 from cpt_ml.durable_files import files_under, sha256_file, unique_beside
 from cpt_ml.errors import BadRequest, TryAgain
 
-NONCE = "cpt-nonce"
+NONCE = "cpt-put"
 # an answer that stays out is asked about again; together well within the lease of a cluster
 PAUSES_SECONDS = (0.1, 0.3, 1.0, 3.0, 10.0, 20.0)
 RETRIES = 8
@@ -167,6 +167,9 @@ class S3Store:
 
         try:
             yield
+        except FileNotFoundError as e:
+            self._explain(e, key)
+            raise
         except BaseError as e:
             raise TryAgain(f"store: {self.where(key)}: {self._explain(e, key)}") from e
 
