@@ -2,6 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { provideVersitygw } from '../s3/provide.mjs'
+import { provideSlurm } from '../slurm/provide.mjs'
 import { provideTemporal } from '../temporal/provide.mjs'
 import { buildBundles } from './bundles.mjs'
 import { provideChromium } from './chromium.mjs'
@@ -88,8 +89,20 @@ const runAll = async () => {
   await vitest('browser', { CPT_CHROMIUM: await browser.catch(() => '') })
 }
 
+/** `npm run test:clusters`: the suites on schedulers that are really started. */
+const runClusters = async () => {
+  checkNode()
+  await installWorkspace()
+  const temporal = inBackground(provideTemporal)
+  await ready('Slurm', provideSlurm())
+  await ready('Python environment', installPython())
+  await ready('bundles', buildBundles())
+  await ready('Temporal CLI', temporal)
+  await vitest('clusters')
+}
+
 try {
-  await runAll()
+  await (process.argv[2] === 'clusters' ? runClusters() : runAll())
 } catch (error) {
   say(error instanceof SetupError ? `✗ ${error.message}\n  ${error.fix}` : String(error.stack))
   results.push({ name: 'set-up', passed: 0, failed: 1, skipped: 0, seconds: 0 })

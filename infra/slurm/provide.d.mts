@@ -1,2 +1,2 @@
 /** Throws a SetupError ({message, fix}) when Slurm is missing and cannot be installed. */
-export function provideSlurm(options?: { say?: (line: string) => void }): Promise<string>
+export function provideSlurm(options?: { say?: (line: string) => void }): Promise<void>
