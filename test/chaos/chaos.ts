@@ -12,7 +12,7 @@ import { killsSection, recoverySection, serverSection } from './kills.ts'
 import { leaveSection } from './leave.ts'
 import { raceOnStores } from './store-race.ts'
 import { lostAnswersOnLocal, lostAnswersOnSlurm } from './lost-answers.ts'
-import { bugsSection, plantedBugs } from './planted.ts'
+import { bugsSection, controlsSection, plantedBugs } from './planted.ts'
 import { openSession, rowOf, type Session } from './session.ts'
 import type { Runner } from './stand.ts'
 import { boundOfZero, mergeRows, type Row } from './table.ts'
@@ -41,6 +41,7 @@ const sections: Record<string, Section> = {
   leave: { runners: ['local', 'slurm'], count: { local: 50, slurm: 50 }, run: leaveSection },
   store: { runners: ['local'], count: { local: 10_000, slurm: 0 }, run: storeSection },
   bugs: { runners: ['local'], count: { local: plantedBugs.length, slurm: 0 }, run: bugsSection },
+  controls: { runners: ['local'], count: { local: plantedBugs.length, slurm: 0 }, run: controlsSection },
   recovery: { runners: ['local', 'slurm'], count: { local: 60, slurm: 20 }, run: recoverySection },
 }
 

@@ -100,28 +100,30 @@ const sideBySide = async <T>(width: number, items: readonly T[], work: (item: T)
   }))
 }
 
-/** Every planted bug has to be caught, and healthy code has to pass the same faults without a word. */
+/** Every planted bug has to be caught. */
 export const bugsSection = async (session: Session): Promise<Row[]> => {
   const began = performance.now()
   const caught: string[] = []
   const missed: string[] = []
-  const bugs = plantedBugs.slice(0, session.count)
-  await sideBySide(session.parallel, bugs, async (bug) => {
+  await sideBySide(session.parallel, plantedBugs.slice(0, session.count), async (bug) => {
     const found = await tryBug(session, bug, bug.patch)
     const by = [...new Set(found.map((v) => v.invariant))].sort().join(' ')
     ;(found.length > 0 ? caught : missed).push(found.length > 0 ? `${bug.name} (${by})` : bug.name)
     session.say(`planted: ${bug.name}: ${found.length > 0 ? `caught by ${describeViolations(found).slice(0, 300)}` : 'NOT CAUGHT'}`)
   })
-  const alarms: string[] = []
-  const scenarios = bugs.filter((b, i, all) => all.findIndex((o) => o.scenario === b.scenario) === i)
-  await sideBySide(session.parallel, scenarios, async (bug) => {
-    const found = await tryBug(session, bug, null)
-    if (found.length > 0) alarms.push(`${bug.scenario.name}: ${describeViolations(found)}`)
-    session.say(`healthy code, ${bug.scenario.name || bug.name}: ${found.length === 0 ? 'no violation' : describeViolations(found)}`)
-  })
   const tried = caught.length + missed.length
-  return [
-    rowOf(session, began, { section: 'bugs', measure: 'planted bugs that the checker catches', ours: caught.length, unit: `of ${tried}: ${[...caught, ...missed.map((m) => `MISSED ${m}`)].join('; ')}`, goal: '10 of 10', holds: missed.length === 0 && tried === plantedBugs.length, count: tried }),
-    rowOf(session, began, { section: 'bugs', measure: 'the same faults on healthy code that raise a false alarm', ours: alarms.length, unit: `of ${scenarios.length}`, goal: '0', holds: alarms.length === 0, bound: alarms.length === 0 ? null : alarms.join(' | '), count: scenarios.length }),
-  ]
+  return [rowOf(session, began, { section: 'bugs', measure: 'planted bugs that the checker catches', ours: caught.length, unit: `of ${tried}: ${[...caught, ...missed.map((m) => `MISSED ${m}`)].join('; ')}`, goal: '10 of 10', holds: missed.length === 0 && tried === plantedBugs.length, count: tried })]
+}
+
+/** Healthy code has to pass the faults of the planted bugs without a word. */
+export const controlsSection = async (session: Session): Promise<Row[]> => {
+  const began = performance.now()
+  const alarms: string[] = []
+  const controls = plantedBugs.filter((b, i, all) => all.findIndex((o) => o.scenario === b.scenario) === i).slice(0, session.count)
+  await sideBySide(session.parallel, controls, async (bug) => {
+    const found = await tryBug(session, bug, null)
+    if (found.length > 0) alarms.push(`${bug.name}: ${describeViolations(found)}`)
+    session.say(`healthy code, the fault for "${bug.name}": ${found.length === 0 ? 'no violation' : describeViolations(found)}`)
+  })
+  return [rowOf(session, began, { section: 'bugs', measure: 'faults of the planted bugs that raise an alarm on healthy code', ours: alarms.length, unit: `of ${controls.length}`, goal: '0', holds: alarms.length === 0, bound: alarms.length === 0 ? null : alarms.join(' | ').slice(0, 2000), count: controls.length })]
 }

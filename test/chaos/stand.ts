@@ -32,12 +32,12 @@ export const chaosRun = (runner: Runner = 'local', over: CptRunInput = {}): CptR
 }
 
 /** A training that takes its time: a checkpoint after every small step. It is of no use for comparing weights. */
-export const slowRun = (runner: Runner = 'local', over: CptRunInput = {}): CptRunInput => {
+export const slowRun = (runner: Runner = 'local', over: CptRunInput = {}, smallSteps = 800): CptRunInput => {
   const run = chaosRun(runner)
   const smallBatch = 256
   return {
     ...run,
-    plan: [{ name: 'only', rounds: 1, tokens: 800 * smallBatch, order: 'random', mixture: { languages: { zh: 0.4, en: 0.6 } } }],
+    plan: [{ name: 'only', rounds: 1, tokens: smallSteps * smallBatch, order: 'random', mixture: { languages: { zh: 0.4, en: 0.6 } } }],
     training: { ...run.training, globalBatchTokens: smallBatch },
     placement: { ...run.placement, train: { ...run.placement?.train, checkpointEverySteps: 1 } },
     ...over,
