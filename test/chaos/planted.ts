@@ -64,7 +64,7 @@ export const plantedBugs: readonly PlantedBug[] = [
   },
   {
     name: 'no look-up before a submission',
-    patch: { file: 'activities/src/watch-range.ts', edits: [['    const state = await runner.look(job)\n    switch (state.state) {', "    const state = mine.submitted ? await runner.look(job) : ({ state: 'absent' } as Awaited<ReturnType<typeof runner.look>>)\n    switch (state.state) {"]] },
+    patch: { file: 'activities/src/watch-range.ts', edits: [['    const state = await runner.look(job)\n    switch (state.state) {', "    const state = submitted ? await runner.look(job) : ({ state: 'absent' } as Awaited<ReturnType<typeof runner.look>>)\n    switch (state.state) {"]] },
     scenario: workerKilled,
   },
   {
