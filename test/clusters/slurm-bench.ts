@@ -28,6 +28,8 @@ export interface SlurmBench extends RunnerBench {
   /** A runner of its own, as another worker would have it. */
   runnerWith: (over: { settings?: z.input<typeof SlurmSettings> | Partial<z.input<typeof SlurmSettings>>; run?: SlurmCommand; env?: Record<string, string> }) => JobRunner
   makeJob: (request: { do: string; [field: string]: unknown }, over?: { placement?: z.input<typeof Placement>; range?: number; attempt?: number; fingerprint?: string; units?: JobRequest['units'] }) => Promise<{ job: JobFolder; request: JobRequest }>
+  /** From now on nobody but the scheduler sees the job end: `kill` ends its batch script too. */
+  orphan: (job: JobFolder) => void
   /** All that the scheduler remembers of this bench's jobs. */
   rows: (job: JobFolder) => Promise<Row[]>
   /** Polls the runner until the job is in such a state. */
@@ -93,6 +95,7 @@ export const openSlurmBench = async (slurm: Slurm, folderName = ''): Promise<Slu
   return {
     root, command, runner, runnerWith, makeJob, processes, kill, rows,
     successor: () => runnerWith({}),
+    orphan: (job) => void orphaned.add(job.path),
     newJob: async (does: CaseJob) => {
       const made = await makeJob({ do: does })
       const request = { ...made.request, token: 'token-1' }

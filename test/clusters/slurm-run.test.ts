@@ -1,0 +1,64 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import type { CptRunInput } from '@cpt/contracts/cpt-run'
+import { startSlurm, type Slurm } from '../../infra/slurm/start.mjs'
+import { pageOf, progressOf, resultOf, startRun } from '../harness/runs.ts'
+import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
+import { claimsIn, jobsIn, nothingLeft } from '../harness/store.ts'
+import { startSystem, type System } from '../harness/system.ts'
+import { until } from '../harness/until.ts'
+
+let slurm: Slurm
+let corpus: Awaited<ReturnType<typeof makeSmallCorpus>>
+let system: System
+beforeAll(async () => {
+  slurm = await startSlurm({ settings: { MinJobAge: 3600 } })
+  corpus = await makeSmallCorpus()
+  system = await startSystem({
+    roots: { small: corpus.dir },
+    settings: () => ({ CPT_SLURM: JSON.stringify({ conf: slurm.conf, cluster: slurm.cluster, pollSeconds: 0.5, visibleWithinSeconds: 1, graceSeconds: 30, pools: { default: { partition: 'main' } } }) }),
+  })
+})
+afterAll(async () => {
+  await system.stop()
+  await slurm.stop()
+  await corpus.remove()
+})
+
+const trainKey = 'only/round-1/train'
+const slurmRun = (): CptRunInput =>
+  smallRun({
+    synthesis: { numDocs: 0 },
+    plan: [{ name: 'only', rounds: 1, tokens: 24 * 4096, order: 'random', mixture: { languages: { zh: 0.4, en: 0.6 } } }],
+    evaluation: { windowTokens: 128, maxTokensPerDoc: 128, benchmarks: [] },
+    placement: { ...smallRun().placement, train: { runner: 'slurm', threads: 1, batchTokens: 4096, checkpointEverySteps: 4 } },
+  })
+
+test('a run trains on Slurm: it shows why a job waits, takes up a killed trainer where it saved, and ends with a model', async () => {
+  await slurm.mustRun('scontrol', ['update', 'NodeName=n1,n2,n3', 'State=DRAIN', 'Reason=maintenance'])
+  const run = await startRun(system, 'on-slurm', slurmRun())
+  const waiting = await until('the reason for waiting', async () => {
+    const progress = await progressOf(run).catch(() => null)
+    if (progress?.parked[0] !== undefined) throw new Error(`parked: ${progress.parked[0].message}`)
+    return progress?.live?.key === trainKey && progress.live.phase.startsWith('waiting: Slurm') ? progress.live.phase : null
+  }, 400)
+  expect(waiting).toContain('nodes it needs are down, drained or reserved')
+  expect(await pageOf(run)).toContain('waiting: Slurm')
+  await slurm.mustRun('scontrol', ['update', 'NodeName=n1,n2,n3', 'State=RESUME'])
+
+  const claim = await until('the training to be claimed', async () => (await claimsIn(system.storeDir)).find((c) => c.key === trainKey) ?? null)
+  expect(claim.runner).toBe('slurm')
+  const trainer = await until('a step after a checkpoint', async () => {
+    const job = (await jobsIn(system.storeDir)).find((j) => j.fingerprint === claim.fingerprint && j.attempt === 1)
+    return job?.started != null && (job.beat?.step ?? 0) > 5 ? job.started.pid : null
+  }, 300)
+  process.kill(trainer, 'SIGKILL')
+
+  const { model } = await resultOf(run, 600)
+  expect(model).not.toBeNull()
+  const attempts = (await jobsIn(system.storeDir)).filter((j) => j.fingerprint === claim.fingerprint)
+  expect(attempts.map((j) => j.end?.endClass).sort()).toEqual(['done', 'killed'])
+  expect((await progressOf(run)).recoveries).toBe(1)
+  const names = (await slurm.mustRun('squeue', ['--states=all', '--noheader', '--format=%j'])).trim().split('\n')
+  expect(names).toEqual([1, 2].map(() => expect.stringMatching(`^cpt-${claim.fingerprint.slice(0, 16)}-r0-`) as string))
+  await nothingLeft(system.storeDir)
+})
