@@ -73,7 +73,9 @@ const endsAttempt = (e: ChaosEvent): boolean => e['target'] === 'job' || e['fail
 /** How often, after a fault, a job may be submitted that has not claimed its start yet: nobody knows that it is on its way. */
 const unsureSubmissions = (e: ChaosEvent): number => {
   if (e.what === 'answers-lost') return Number(e['lost'])
-  return (e['target'] === 'worker' && e['unstarted'] !== 0) || e['failpoint'] !== undefined || e.what === 'submitted-again' || e['target'] === 'server' ? 1 : 0
+  if (e.what === 'submitted-again') return 1
+  if (e.what !== 'kill') return 0
+  return (e['target'] === 'worker' && e['unstarted'] !== 0) || e['target'] === 'server' || e['failpoint'] !== undefined ? 1 : 0
 }
 
 /** I4: one accepted job per attempt: claims without a gap, no attempt without a cause, no job without a claim, no attempt that worked twice. */
