@@ -115,6 +115,8 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
       let left = await membersOf(job, started, group)
       if (left.length === 0) return
       for (const pid of left) signalProcess(pid, 'SIGTERM')
+      // one that is halted may save too
+      for (const pid of left) signalProcess(pid, 'SIGCONT')
       const deadline = performance.now() + graceMs
       for (; left.length > 0; left = await membersOf(job, started, group)) {
         if (performance.now() > deadline) for (const pid of left) signalProcess(pid, 'SIGKILL')
