@@ -27,7 +27,7 @@ export const recentJob = async (run: SlurmCommand, row: Row): Promise<SchedulerS
 
 /** What the accounts know of a job that the controller has forgotten: the one of this number, name and submit time, or null. */
 export const forgottenJob = async (run: SlurmCommand, jobId: string, submissions: Submission[]): Promise<SchedulerState | null> => {
-  const { code, stdout } = await run('sacct', ['--duplicates', '--allocations', '--parsable2', '--noheader', '--array', `--jobs=${jobId}`, '--starttime=now-30days', '--format=JobIDRaw,Submit,State,ExitCode,NodeList,JobName'])
+  const { code, stdout } = await run('sacct', ['--duplicates', '--allocations', '--parsable2', '--noheader', `--jobs=${jobId}`, '--starttime=now-30days', '--format=JobIDRaw,Submit,State,ExitCode,NodeList,JobName'])
   if (code !== 0) return null
   for (const line of stdout.split('\n')) {
     const [id, submit, state = '', exitCode = '', nodes = '', ...name] = line.split('|')
