@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { CommitRecord } from '@cpt/contracts/artifact'
 import pino from 'pino'
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { startS3, type S3Server } from '../../../infra/s3/start.mjs'
 import type { ArtifactStore } from '../artifact-store/artifact-store.ts'
 import { localDiskStore } from '../artifact-store/local-disk.ts'
@@ -19,6 +19,9 @@ const dayMs = 86_400_000
 const log = pino({ level: 'silent' })
 const bytes = (text: string): Uint8Array => Buffer.from(text)
 const fingerprint = (name: string): string => sha256(`work ${name}`)
+const recordOf = (name: string): CommitRecord => ({
+  format: 'cpt-commit/1', fingerprint: fingerprint(name), stage: 'filter', version: 1, request: {}, files: [], result: {}, parents: [], attempt: 'a1', wallSeconds: 1, committedAt: new Date(Date.now() - 30 * dayMs).toISOString(),
+})
 const refTo = (name: string) => ({ uri: `store:${fingerprint(name)}/out.json`, sha256: sha256(name), bytes: 1 })
 
 let s3: S3Server
@@ -53,7 +56,7 @@ describe.each(Object.entries(places))('gc on %s', (_kind, open) => {
   const commit = async (name: string, over: Partial<CommitRecord> = {}): Promise<CommitRecord> => {
     const f = fingerprint(name)
     const file = await store.write(f, 'a1', 'out.json', bytes(`result of ${name}`))
-    return await store.commit({ format: 'cpt-commit/1', fingerprint: f, stage: 'filter', version: 1, request: {}, files: [file], result: {}, parents: [], attempt: 'a1', wallSeconds: 1, committedAt: new Date(Date.now() - 30 * dayMs).toISOString(), ...over })
+    return await store.commit({ ...recordOf(name), files: [file], ...over })
   }
   /** An attempt's claim and folder. */
   const job = async (name: string, attempt: number, { isOver, request = {} }: { isOver: boolean; request?: unknown }): Promise<string> => {
@@ -189,12 +192,12 @@ describe.each(Object.entries(places))('gc on %s', (_kind, open) => {
     const report = await gc({
       runs: async () => {
         asked += 1
-        // by the second asking the records are gone, and a run that had just found one goes on with it
-        if (asked === 2) expect(await store.record(fingerprint('tokens'))).toBeNull()
-        return asked === 1 ? noMarks() : marksIn(fingerprint('tokens'))
+        // by the third asking the records are gone, and a run that had just found one goes on with it
+        if (asked === 3) expect(await store.record(fingerprint('tokens'))).toBeNull()
+        return asked < 3 ? noMarks() : marksIn(fingerprint('tokens'))
       },
     })
-    expect([asked, report.saved]).toEqual([2, 2])
+    expect([asked, report.saved]).toEqual([3, 2])
     expect(await isThere('corpus', 'tokens', 'other')).toEqual([true, true, false])
     expect(await store.get(`commits/${fingerprint('tokens').slice(0, 2)}/${fingerprint('tokens')}.json`)).toEqual(before)
   })
@@ -208,7 +211,7 @@ describe.each(Object.entries(places))('gc on %s', (_kind, open) => {
     await gc({
       runs: async () => {
         asked += 1
-        if (asked === 2) {
+        if (asked === 3) {
           const file = await store.write(fingerprint('anew'), 'a2', 'out.json', bytes('result of anew'))
           await commitOf(file)
           await claimAttempt(store, fingerprint('begun'), 0, 2, { workflow: 'w', run: 'r', key: 'k', decision: 0, runner: 'local', host: 'h', progress: '', at: '' })
@@ -222,11 +225,41 @@ describe.each(Object.entries(places))('gc on %s', (_kind, open) => {
   const commitOf = (file: CommitRecord['files'][number]) =>
     store.commit({ format: 'cpt-commit/1', fingerprint: fingerprint('anew'), stage: 'filter', version: 1, request: {}, files: [file], result: {}, parents: [], attempt: 'a2', wallSeconds: 1, committedAt: new Date().toISOString() })
 
-  test.each(['at first', 'while sweeping'])('removes nothing when a run cannot be asked %s', async (when) => {
+  test('takes nothing from under a run, however the two interleave', async () => {
+    const names = Array.from({ length: 12 }, (_, i) => `work ${i}`)
+    const scheduled = new Map<string, number>()
+    const ask = (name: string, by: number) => scheduled.set(name, (scheduled.get(name) ?? 0) + by)
+    let [rounds, swept] = [0, 0]
+    const sweeping = (async () => {
+      while (rounds < 40) swept += (await gc({ runs: () => Promise.resolve(marksIn([...scheduled].flatMap(([n, by]) => (by > 0 ? [fingerprint(n)] : [])).join(' '))) }, 0)).swept.find((s) => s.kind === 'results')?.count ?? 0
+    })()
+    const runs = ['x', 'y', 'z'].map(async (_, i) => {
+      for (; rounds < 40; rounds++) {
+        const name = names[(4 * i + rounds) % names.length] ?? ''
+        ask(name, 1)
+        // a stage: what is committed is taken, else it is done under a name of its own
+        if ((await intactRecord({ store, log }, fingerprint(name))) === null) {
+          const file = await store.write(fingerprint(name), `a${i}-${rounds}`, 'out.json', bytes(`result of ${name}`))
+          await store.commit({ ...recordOf(name), files: [file] })
+        }
+        // it may be away until everyone was asked, and then it is there, with its data, as long as the run wants it
+        await vi.waitFor(async () => { expect(await store.record(fingerprint(name)), `${name}, round ${rounds}`).not.toBeNull() }, { timeout: 20_000, interval: 5 })
+        const held = await store.record(fingerprint(name))
+        for (const file of held?.files ?? []) expect(await store.size(file.path), `${name}, round ${rounds}`).toBe(file.bytes)
+        ask(name, -1)
+      }
+    })
+    const ends = await Promise.allSettled([sweeping, ...runs])
+    expect(ends.filter((e) => e.status === 'rejected')).toEqual([])
+    // a race that nobody ran proves nothing
+    expect(swept).toBeGreaterThan(0)
+  }, 60_000)
+
+  test.each([['at first', 1], ['before the records go', 2], ['when they are gone', 3]])('removes nothing when runs cannot be asked %s', async (_, which) => {
     await commit('nobody’s')
     age()
     let asked = 0
-    const runs = (): Promise<never> | ReturnType<NonNullable<GcPlace['runs']>> => ((asked += 1) === (when === 'at first' ? 1 : 2) ? Promise.reject(new Error('no server answers')) : Promise.resolve(noMarks()))
+    const runs = (): Promise<never> | ReturnType<NonNullable<GcPlace['runs']>> => ((asked += 1) === which ? Promise.reject(new Error('no server answers')) : Promise.resolve(noMarks()))
     await expect(gc({ runs })).rejects.toThrow('no server answers')
     expect(await isThere('nobody’s')).toEqual([true])
   })

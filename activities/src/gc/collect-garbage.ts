@@ -36,13 +36,14 @@ export interface GcReport {
 
 /** Shortest stillness after which an attempt without an end record is taken for dead, whatever the lease. */
 const leastStillMs = 60_000
+const stillMs = ({ leaseSeconds }: Pick<Config, 'leaseSeconds'>): number => Math.max(leastStillMs, 2000 * leaseSeconds)
 
 /**
  * Removes what nobody wants. Of a result the record goes first; then everyone is asked again, and a record that is
  * wanted now is put back, its data untouched; then the data go. Whoever scheduled a stage before the record went is
- * seen by the second asking; whoever comes later finds no record and does the work again. Stopped half-way, the store
- * holds no record without its data, and the next call finds what is left. Throws, with nothing gone, when runs, pins or
- * reports cannot be asked.
+ * seen by that asking; whoever comes later finds no record and does the work again. Stopped half-way, the store
+ * holds no record without its data, and the next call finds what is left. Throws, with no record lost that was not
+ * swept before, when runs, pins or reports cannot be asked.
  */
 export const collectGarbage = async (place: GcPlace, { olderThanMs, apply }: GcSettings): Promise<GcReport> => {
   const { store, config } = place
@@ -51,7 +52,8 @@ export const collectGarbage = async (place: GcPlace, { olderThanMs, apply }: GcS
   const live = await livingIn(place)
   const marks = await wantedIn(place)
   const inventory = await takeInventory(store, config)
-  const plan = planSweep(inventory, marks, live, startedMs - olderThanMs)
+  // a write under way has no lease that would speak for it
+  const plan = planSweep(inventory, marks, live, startedMs - olderThanMs, startedMs - Math.max(olderThanMs, stillMs(config)))
   const saved = apply ? await sweep(place, inventory, plan.items) : new Set<Item>()
 
   const swept = sweptKinds.map((kind) => {
@@ -66,50 +68,69 @@ const wantedIn = async ({ store, config, runs }: GcPlace): Promise<Marks> => {
   return union(marksOfPins(await pinsIn(store)), ...reports.map((r) => r.marks), ...(runs === null ? [] : [await runs()]))
 }
 
-const livingIn = ({ store, config, now = Date.now }: GcPlace): Promise<Marks> => liveJobs(store, config.workDir, Math.max(leastStillMs, 2000 * config.leaseSeconds), now())
+const livingIn = ({ store, config, now = Date.now }: GcPlace): Promise<Marks> => liveJobs(store, config.workDir, stillMs(config), now())
+
+/** Records removed between two askings: few, so that what a run finds just then is soon put back. */
+const recordsAtOnce = 100
 
 /** Removes the items and returns those that were saved. */
 const sweep = async (place: GcPlace, inventory: Inventory, items: Item[]): Promise<Set<Item>> => {
-  const { store } = place
-  const gone: NonNullable<Item['record']>[] = []
-  const putBack = async (records: typeof gone): Promise<void> => {
-    for (const { key, bytes } of records) await store.putIfAbsent(key, bytes)
+  const saved = new Set<Item>()
+  let isWanted = await askAgain(place, inventory)
+  const withRecord = items.filter((i) => i.record !== null)
+  for (let i = 0; i < withRecord.length; i += recordsAtOnce) {
+    const batch = withRecord.slice(i, i + recordsAtOnce)
+    const going = batch.filter((item) => !isWanted(item))
+    for (const item of batch) if (!going.includes(item)) saved.add(item)
+    isWanted = await removeRecords(place, inventory, going)
+    for (const item of going) if (isWanted(item) || !(await removeItem(place.store, item))) saved.add(item)
   }
-  let [living, wanted] = [new Set<string>(), new Set<string>()]
+  for (const item of items) if (item.record === null && (isWanted(item) || !(await removeItem(place.store, item)))) saved.add(item)
+  return saved
+}
+
+/** Removes the records, then puts those back that somebody wants by now: all of them, when nobody can be asked. */
+const removeRecords = async (place: GcPlace, inventory: Inventory, items: Item[]): Promise<(item: Item) => boolean> => {
+  const gone: Item[] = []
+  const putBack = async (which: Item[]): Promise<void> => {
+    for (const { record } of which) if (record !== null) await place.store.putIfAbsent(record.key, record.bytes)
+  }
   try {
-    for (const { record } of items) {
-      if (record === null) continue
-      await store.remove(record.key)
-      gone.push(record)
+    for (const item of items) {
+      gone.push(item)
+      if (item.record !== null) await place.store.remove(item.record.key)
     }
-    const jobs = await livingIn(place)
-    const marks = union(jobs, await wantedIn(place))
-    living = jobs.fingerprints
-    wanted = new Set([...closureOf(marks.fingerprints, (f) => inventory.holdings.get(f)?.record?.is ?? null), ...marks.decisions])
+    const isWanted = await askAgain(place, inventory)
+    await putBack(gone.filter(isWanted))
+    return isWanted
   } catch (error) {
     await putBack(gone)
     throw error
   }
-  // what lies beside a wanted result is not wanted, unless a job is at it again
-  const saved = new Set(items.filter(({ kind, owner }) => owner !== null && (kind === 'left beside results' ? living : wanted).has(owner)))
-  await putBack([...saved].flatMap(({ record }) => record ?? []))
+}
 
-  for (const item of items) {
-    if (saved.has(item)) continue
-    // done anew since its record went, or finished for the first time: what lies there may be part of it
-    if (item.kind !== 'left beside results' && item.owner !== null && inventory.holdings.has(item.owner) && (await store.record(item.owner)) !== null) {
-      saved.add(item)
-      continue
-    }
-    for (const key of item.keys) await store.remove(key)
-    for (const path of item.paths) {
-      await rm(path, { recursive: true, force: true })
-      await removeIfEmpty(dirname(path), dirname(dirname(path)))
-    }
-    // a claim that came meanwhile counts on the ones before it
-    if (item.claims.length > 0 && (await claimsNow(store, item.claims[0] ?? '')).length === item.claims.length) for (const key of item.claims) await store.remove(key)
+/** Whether an item is wanted now, by what was known of records when the inventory was taken. */
+const askAgain = async (place: GcPlace, inventory: Inventory): Promise<(item: Item) => boolean> => {
+  const living = await livingIn(place)
+  const marks = union(living, await wantedIn(place))
+  const wanted = new Set([...closureOf(marks.fingerprints, (f) => inventory.holdings.get(f)?.record?.is ?? null), ...marks.decisions])
+  // what lies beside a wanted result is not wanted, unless a job is at it again
+  return ({ kind, owner }) => owner !== null && (kind === 'left beside results' ? living.fingerprints : wanted).has(owner)
+}
+
+/** Removes everything but the record, which has gone before; false when the work was done anew meanwhile. */
+const removeItem = async (store: ArtifactStore, { kind, owner, keys, paths, claims }: Item): Promise<boolean> => {
+  // what lies there may be part of it
+  if (kind !== 'left beside results' && kind !== 'decisions' && owner !== null && (await store.record(owner)) !== null) return false
+  for (const key of keys) await store.remove(key)
+  for (const path of paths) {
+    await rm(path, { recursive: true, force: true })
+    await removeIfEmpty(dirname(path), dirname(dirname(path)))
   }
-  return saved
+  // a claim that came meanwhile counts on the ones before it
+  const [first] = claims
+  if (first !== undefined && (await claimsNow(store, first)).length === claims.length) for (const key of claims) await store.remove(key)
+  return true
 }
 
 const removeIfEmpty = async (...folders: string[]): Promise<void> => {

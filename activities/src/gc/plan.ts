@@ -42,7 +42,7 @@ export const closureOf = (roots: Iterable<string>, recordOf: (fingerprint: strin
 }
 
 /** What may go: all that is older than the grace, and that neither a mark nor a living job nor younger work stands on. */
-export const planSweep = (inventory: Inventory, marks: Marks, live: Marks, oldestKeptMs: number): Plan => {
+export const planSweep = (inventory: Inventory, marks: Marks, live: Marks, oldestKeptMs: number, oldestDraftMs = oldestKeptMs): Plan => {
   const { holdings } = inventory
   const recordOf = (f: string): CommitRecord | null => holdings.get(f)?.record?.is ?? null
   const young = [...holdings].filter(([, { record }]) => record !== null && Date.parse(record.is.committedAt) > oldestKeptMs).map(([f]) => f)
@@ -58,7 +58,7 @@ export const planSweep = (inventory: Inventory, marks: Marks, live: Marks, oldes
   for (const [folder, keys] of inventory.decisions) if (!marks.decisions.has(folder) && keys.every(isOld)) items.push(item('decisions', folder, { keys }))
   const jobsThatStay = new Set([...holdings.values()].flatMap((h) => h.jobs.filter((j) => !j.isOver || !isOld(j)).map((j) => j.path)))
   for (const asker of inventory.askers) if (isOld(asker) && !asker.jobs.some((path) => jobsThatStay.has(path))) items.push(item('askers', null, { paths: [asker] }))
-  for (const draft of inventory.drafts) if (isOld(draft)) items.push(item('unfinished writes', null, { keys: [draft] }))
+  for (const draft of inventory.drafts) if (draft.changedAtMs <= oldestDraftMs) items.push(item('unfinished writes', null, { keys: [draft] }))
   for (const copy of inventory.cached) {
     const of = /(?<![0-9a-f])[0-9a-f]{64}(?![0-9a-f])/.exec(copy.path)?.[0] ?? null
     if (isOld(copy) && (of === null || !kept.has(of))) items.push(item('cached copies', of, { paths: [copy] }))
