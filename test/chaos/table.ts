@@ -28,8 +28,12 @@ export const quantile = (values: readonly number[], q: number): number => {
   return sorted[Math.min(sorted.length - 1, Math.ceil(q * sorted.length) - 1)] ?? Number.NaN
 }
 
-/** Puts the rows into the table on disk; those of the same measure are replaced, all others stay. */
-export const mergeRows = async (rows: readonly Row[]): Promise<void> => {
+let merging: Promise<void> = Promise.resolve()
+
+/** Puts the rows into the table on disk, one caller after the other; those of the same measure are replaced, all others stay. */
+export const mergeRows = (rows: readonly Row[]): Promise<void> => (merging = merging.then(() => merge(rows)))
+
+const merge = async (rows: readonly Row[]): Promise<void> => {
   const before = JSON.parse(await readFile(file, 'utf8').catch(() => '[]')) as Row[]
   const fresh = new Set(rows.map((r) => r.measure))
   const merged = [...before.filter((r) => !fresh.has(r.measure)), ...rows].sort((a, b) => a.section.localeCompare(b.section) || a.measure.localeCompare(b.measure))
