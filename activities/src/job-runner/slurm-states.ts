@@ -27,7 +27,7 @@ const reasons: Readonly<Record<string, string>> = {
 
 /** Why a job waits, in the scheduler's word and ours. */
 export const waitingReason = (state: string, reason: string): string => {
-  const known = reasons[reason] ?? (reason.startsWith('ReqNodeNotAvail') ? 'nodes it needs are down, drained or reserved' : '')
+  const known = reasons[reason] ?? (/^ReqNodeNotAvail|^Nodes required for job are/.test(reason) ? 'nodes it needs are down, drained or reserved' : '')
   const word = state === 'PENDING' ? reason : `${state}, ${reason}`
   return known === '' ? `Slurm: ${word}` : `Slurm: ${word} (${known})`
 }

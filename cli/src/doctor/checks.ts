@@ -2,6 +2,7 @@ import { existsSync, mkdirSync, statfsSync } from 'node:fs'
 import { openStore } from '@cpt/activities/artifact-store/open-store'
 import { probePutIfAbsent } from '@cpt/activities/artifact-store/probe'
 import type { Config } from '@cpt/activities/config'
+import { clusterFacts, slurmCommand } from '@cpt/activities/job-runner/slurm-commands'
 import { findChromium } from '../../../infra/bootstrap/chromium.mjs'
 import { checkNode, findPython } from '../../../infra/bootstrap/interpreters.mjs'
 import { findUv, installPython, provideUv, pythonIsInstalled } from '../../../infra/bootstrap/python-environment.mjs'
@@ -94,9 +95,19 @@ const ports: Check = async (config) => {
   return good('ports', taken.length === 0 ? '7233, 8233 and 8234 are free' : `${taken.join(', ')} taken: cpt up takes other ones`)
 }
 
+const slurm: Check = async (config) => {
+  const what = 'Slurm'
+  if (config.slurm === null) return { ...good(what, 'not configured (CPT_SLURM): every job runs on this machine'), optional: true }
+  const facts = await clusterFacts(slurmCommand({ env: config.slurm.env, bin: config.slurm.settings.bin }))
+  if ('failed' in facts) return { what, ok: false, found: `does not answer: ${facts.failed}`, fix: 'run `scontrol ping` as the worker would; CPT_SLURM names slurm.conf (conf) and the folder of its programs (bin), see docs/slurm.md' }
+  const { cluster } = config.slurm.settings
+  if (cluster !== undefined && cluster !== facts.cluster) return { what, ok: false, found: `${facts.cluster} answers, but CPT_SLURM names ${cluster}`, fix: 'correct `cluster` or `conf` in CPT_SLURM' }
+  return good(what, `${facts.cluster} answers, ${facts.hasAccounting ? 'with' : 'without'} accounting; pools ${Object.keys(config.slurm.settings.pools).join(', ')}`)
+}
+
 const browser: Check = () => {
   const found = findChromium()
   return Promise.resolve(found !== null ? good('browser', found) : { what: 'browser', ok: false, found: 'no Chromium or Chrome', fix: 'only browser tests need it: install one, or set CPT_CHROMIUM', optional: true })
 }
 
-export const checks: readonly Check[] = [node, python, uv, environment, bundles, temporal, disk, store, ports, browser]
+export const checks: readonly Check[] = [node, python, uv, environment, bundles, temporal, disk, store, slurm, ports, browser]
