@@ -39,7 +39,7 @@ test('a run trains on Slurm: it shows why a job waits, takes up a killed trainer
   const waiting = await until('the reason for waiting', async () => {
     const progress = await progressOf(run).catch(() => null)
     if (progress?.parked[0] !== undefined) throw new Error(`parked: ${progress.parked[0].message}`)
-    return progress?.live?.key === trainKey && progress.live.phase.startsWith('waiting: Slurm') ? progress.live.phase : null
+    return progress?.live?.phase.startsWith('waiting: Slurm') === true ? progress.live.phase : null
   }, 400)
   expect(waiting).toContain('nodes it needs are down, drained or reserved')
   expect(await pageOf(run)).toContain('waiting: Slurm')
@@ -59,6 +59,7 @@ test('a run trains on Slurm: it shows why a job waits, takes up a killed trainer
   expect(attempts.map((j) => j.end?.endClass).sort()).toEqual(['done', 'killed'])
   expect((await progressOf(run)).recoveries).toBe(1)
   const names = (await slurm.mustRun('squeue', ['--states=all', '--noheader', '--format=%j'])).trim().split('\n')
-  expect(names).toEqual([1, 2].map(() => expect.stringMatching(`^cpt-${claim.fingerprint.slice(0, 16)}-r0-`) as string))
+  // the measurement of the base is placed where the training is
+  expect(names.filter((name) => name.startsWith(`cpt-${claim.fingerprint.slice(0, 16)}-r0-`))).toHaveLength(2)
   await nothingLeft(system.storeDir)
 })
