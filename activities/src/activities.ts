@@ -6,6 +6,7 @@ import { ensureStopped } from './ensure-stopped.ts'
 import { pauseJobs, resumeJobs } from './pause-jobs.ts'
 import { recordDecision } from './record-decision.ts'
 import { writeReport } from './report/write-report.ts'
+import { reapJobs } from './reap-jobs.ts'
 import { resolveInput } from './resolve-input.ts'
 import { runStage } from './run-stage.ts'
 
@@ -38,6 +39,7 @@ export const createControlActivities = (deps: Deps): ControlActivities => ({
   ensureStopped: beating(ensureStopped(deps)),
   pauseJobs: beating(pauseJobs(deps)),
   resumeJobs: beating(resumeJobs(deps)),
+  reapJobs: beating(reapJobs(deps)),
   writeReport: beating(writeReport(deps)),
 })
 

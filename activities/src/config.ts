@@ -38,6 +38,8 @@ export interface Config {
   slurm: { settings: SlurmSettings; env: Record<string, string> } | null
   /** How long the process that forks jobs waits for the next one; 0: every job starts a Python of its own. */
   warmIdleSeconds: number
+  /** How often jobs without a living run are looked for; 0: this worker makes no schedule for it. */
+  reaperSeconds: number
   logLevel: string
   /** For tests: the folder in which failpoints are armed, and which answers of outside calls are lost. */
   failpoints: string | null
@@ -83,6 +85,7 @@ export const loadConfig = (env: Record<string, string | undefined> = process.env
     slots: positive(env, 'CPT_SLOTS', Math.max(2, availableParallelism())),
     leaseSeconds: positive(env, 'CPT_LEASE_SECONDS', 120),
     slurm: slurmIn(env),
+    reaperSeconds: env['CPT_REAPER_SECONDS'] === '0' ? 0 : positive(env, 'CPT_REAPER_SECONDS', 300),
     warmIdleSeconds: env['CPT_WARM_IDLE_SECONDS'] === '0' ? 0 : positive(env, 'CPT_WARM_IDLE_SECONDS', 600),
     logLevel: env['CPT_LOG_LEVEL'] ?? 'info',
     failpoints: env['CPT_FAILPOINTS'] ?? null,

@@ -6,6 +6,7 @@ import { problemsOf } from '@cpt/contracts/parse-input'
 import type { Stage, StageCall, StageOutcome } from '@cpt/contracts/stage'
 import type { StageAddress } from '@cpt/contracts/activities'
 import { z } from 'zod'
+import { nameAsker } from './askers.ts'
 import { askerOf } from './claims.ts'
 import type { Deps } from './deps.ts'
 import { canonical, fingerprintOf, parentsOf, unitsOf } from './identity.ts'
@@ -33,6 +34,8 @@ export const runStage =
     try {
       const hit = await intactRecord(deps, fingerprint)
       if (hit !== null) return outcome(hit, true, 0, 0)
+      // without it the reaper lets this line's jobs alone, and their lease ends them
+      await nameAsker(deps, call.run, call.key).catch((err: unknown) => { deps.log.warn({ err, key: call.key }, 'who asks is not on record') })
       const work = stage.shape.kind === 'map' ? await unitsOf(stage, request, async (ref) => (await deps.store.manifest(ref)).shards) : null
       const ranges = work === null ? [null] : await rangesOf(deps, fingerprint, work, placement.shardsPerJob)
       const before = await committedUnits(deps, work ?? [])

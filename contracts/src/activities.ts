@@ -57,6 +57,13 @@ export interface ReportRequest {
   modelPath: string | null
 }
 
+/** What the reaper did: jobs (folder, who asked) that it stopped and why, and those it left though nobody seems to want them. */
+export interface ReapReport {
+  looked: number
+  stopped: { job: string; askedBy: string[]; why: string }[]
+  left: { job: string; askedBy: string[]; why: string }[]
+}
+
 /** How the activity of a line fails that a person has paused, and how its job ends: nothing failed, and nobody is asked. */
 export const pausedType = 'Paused'
 
@@ -68,6 +75,8 @@ export interface ControlActivities {
   /** Lets the jobs of these lines leave at their next commit; returns how many were told, and how many others want too. */
   pauseJobs(lines: { run: RunIdentity; keys: string[] }): Promise<{ paused: number; shared: number }>
   resumeJobs(lines: { run: RunIdentity; keys: string[] }): Promise<void>
+  /** Stops jobs that only closed runs asked for. Fails, and so stops nothing, where the server cannot be asked. */
+  reapJobs(): Promise<ReapReport>
   writeReport(request: ReportRequest): Promise<{ path: string; url: string }>
 }
 

@@ -6,6 +6,9 @@ export const defaultNamespace = 'cpt'
 /** Workflow id of a run started from the CLI; ids typed in the UI are free text. */
 export const runWorkflowId = (name: string): string => `cpt/${name}`
 
+/** The schedule of the reaper, and the beginning of its workflows' ids. */
+export const reaperScheduleId = 'job-reaper'
+
 /** Search attributes of every workflow of ours; SQL visibility stores allow ten keywords and three of each other kind. */
 export const searchAttributes = {
   CptKind: 'Keyword',

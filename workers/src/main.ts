@@ -7,6 +7,7 @@ import { NativeConnection, Runtime, type LogLevel } from '@temporalio/worker'
 import { pino } from 'pino'
 import { connectionOptions } from './connect.ts'
 import { createDeps, createWorkers } from './create-workers.ts'
+import { scheduleReaper } from './schedules.ts'
 
 const config = loadConfig()
 const log = pino({ level: config.logLevel, serializers: { err: pino.stdSerializers.err, error: pino.stdSerializers.err } }, pino.destination(2))
@@ -28,6 +29,8 @@ const connection = await Connection.connect(options)
 openFailpoints(config.failpoints)
 const deps = createDeps(config, connection, log)
 const workers = await createWorkers(native, config.lostAnswers === null ? deps : withLostAnswers(deps, config.lostAnswers), { codePath: fileURLToPath(new URL('workflows.js', import.meta.url)) })
+// a server that forbids schedules, or is away just now, keeps nobody from working
+await scheduleReaper(deps.client, config).catch((err: unknown) => { log.warn({ err }, 'the reaper is not on its schedule: jobs of terminated runs end by their lease') })
 const running = workers.map((w) => w.run())
 // whoever started this process waits for the line
 process.stdout.write(`${JSON.stringify({ ready: true, pid: process.pid, queues: config.queues, namespace: config.temporal.namespace })}\n`)

@@ -1,3 +1,4 @@
+import type { ReapReport } from '@cpt/contracts/activities'
 import type { LiveProgress, Parked, RunProgress } from '@cpt/contracts/cpt-run'
 
 /** The UI draws table cells without any space between them; a plain space at a cell's end is not drawn. */
@@ -65,6 +66,15 @@ const parkedText = (p: Parked, workflowId: string): string[] => {
     '',
   ]
 }
+
+/** What the reaper's page says. */
+export const reaperText = ({ looked, stopped, left }: ReapReport): string => [
+  `**${stopped.length === 0 ? 'Nothing to stop' : `Stopped ${stopped.length}`}** of ${looked} jobs without an end`,
+  '',
+  ...[...stopped.map((s) => ({ ...s, done: 'stopped' })), ...left.map((l) => ({ ...l, done: 'left alone' }))]
+    .slice(0, 100)
+    .map(({ job, askedBy, why, done }) => `- ${done}: \`${job}\`, asked for by ${plain(askedBy.join(', '))}: ${plain(why)}`),
+].join('\n')
 
 /** Text from outside, so that it stays one line and marks nothing up. */
 const plain = (text: string): string =>

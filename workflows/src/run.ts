@@ -1,5 +1,5 @@
 import { ActivityFailure, ApplicationFailure, CancellationScope, isCancellation, proxyActivities, setCurrentDetails, setHandler, upsertSearchAttributes, workflowInfo } from '@temporalio/workflow'
-import { defineSearchAttributeKey, SearchAttributeType, type SearchAttributeUpdatePair } from '@temporalio/common'
+import type { SearchAttributeUpdatePair } from '@temporalio/common'
 import { pausedType, type ControlActivities, type RunIdentity, type StageActivities } from '@cpt/contracts/activities'
 import type { Decision, RunProgress, StageLine } from '@cpt/contracts/cpt-run'
 import { failures, type FailureEvidence, type FailureType } from '@cpt/contracts/failures'
@@ -8,18 +8,12 @@ import type { StageOutcome } from '@cpt/contracts/stage'
 import { stages, type StageKey } from '@cpt/contracts/stages'
 import type { z } from 'zod'
 import { clusterJob, light } from './activity-options.ts'
+import { attributes } from './attributes.ts'
 import { openHolding } from './holding.ts'
 import { liveProgressSignal, progressQuery } from './messages.ts'
 import { pageText } from './page.ts'
 import { openParking } from './parking.ts'
 import { patched, patchSchema } from './patch.ts'
-
-const keyword = (name: string) => defineSearchAttributeKey(name, SearchAttributeType.KEYWORD)
-const attributes = {
-  kind: keyword('CptKind'), stage: keyword('CptStage'), status: keyword('CptStatus'), model: keyword('CptModel'), backend: keyword('CptBackend'), owner: keyword('CptOwner'),
-  step: defineSearchAttributeKey('CptStep', SearchAttributeType.INT), recoveries: defineSearchAttributeKey('CptRecoveries', SearchAttributeType.INT),
-  loss: defineSearchAttributeKey('CptLoss', SearchAttributeType.DOUBLE), almr: defineSearchAttributeKey('CptAlmr', SearchAttributeType.DOUBLE), lr: defineSearchAttributeKey('CptLr', SearchAttributeType.DOUBLE),
-}
 
 export interface StageOptions<K extends StageKey> {
   placement?: PlacementInput | undefined

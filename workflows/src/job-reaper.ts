@@ -1,0 +1,14 @@
+import { proxyActivities, setCurrentDetails, upsertSearchAttributes } from '@temporalio/workflow'
+import type { ControlActivities, ReapReport } from '@cpt/contracts/activities'
+import { light } from './activity-options.ts'
+import { attributes } from './attributes.ts'
+import { reaperText } from './page.ts'
+
+/** Stops jobs whose runs are closed, as after a termination from the UI. Runs on a schedule; may be started by hand. */
+export async function jobReaper(): Promise<ReapReport> {
+  upsertSearchAttributes([{ key: attributes.kind, value: 'jobReaper' }])
+  setCurrentDetails('Looking for jobs whose runs are closed')
+  const report = await proxyActivities<ControlActivities>({ ...light, activityId: 'reap-jobs', summary: 'jobs without a living run' }).reapJobs()
+  setCurrentDetails(reaperText(report))
+  return report
+}
