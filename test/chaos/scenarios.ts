@@ -12,6 +12,7 @@ import { killWorker } from './faults.ts'
 import { killAt } from './kills.ts'
 import { leaveAt } from './leave.ts'
 import { checkpointEverySteps, slowRun, type Stand } from './stand.ts'
+import { unsyncedRecords } from './syscall-order.ts'
 
 /** A fault in which healthy code keeps every invariant, and code with a certain bug does not. */
 export type Scenario = (stand: Stand, seed: number) => Promise<Violation[]>
@@ -144,12 +145,7 @@ export const syscallsWatched: Scenario = async (stand, seed) => {
       traces.push(await readFile(trace, 'utf8'))
     },
   }))
-  const text = traces.join('\n')
-  const linked = [...text.matchAll(/^(\d+) +link(?:at)?\([^\n]*?"([^"]*\.tmp-[^"]*)"[^\n]*= 0$/gm)]
-  const unsynced = linked.filter(([, , path = ''], i) => {
-    const before = text.slice(0, linked[i]?.index ?? 0)
-    return !new RegExp(`f(?:data)?sync\\(\\d+<[^>]*${path.split('/').at(-1)?.replace(/[.]/g, '\\.') ?? ''}>`).test(before)
-  })
-  if (linked.length === 0) violations.push({ invariant: 'I8', what: 'strace saw no record being created: nothing was checked' })
-  return [...violations, ...unsynced.slice(0, 3).map(([, , path = '']) => ({ invariant: 'I8' as const, what: `a record got its name before its bytes were synced: ${path.split('/').slice(-3).join('/')}` }))]
+  const { linked, unsynced } = unsyncedRecords(traces.join('\n'))
+  if (linked === 0) violations.push({ invariant: 'I8', what: 'strace saw no record being created: nothing was checked' })
+  return [...violations, ...unsynced.slice(0, 3).map((path) => ({ invariant: 'I8' as const, what: `a record got its name before its bytes were synced: ${path.split('/').slice(-3).join('/')}` }))]
 }

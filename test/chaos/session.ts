@@ -6,6 +6,8 @@ import type { Violation } from './checker.ts'
 export interface Session {
   seed: number
   count: number
+  /** Which planted bugs are tried. */
+  named: RegExp
   /** Systems that are disturbed side by side. */
   parallel: number
   prepared: () => Promise<Prepared>
