@@ -35,7 +35,7 @@ export interface Config {
   /** How long a job lives without its watcher. */
   leaseSeconds: number
   /** The cluster that jobs may run on (CPT_SLURM), and what its programs need of an environment; null: this worker knows none. */
-  slurm: { settings: SlurmSettings; env: Record<string, string> } | null
+  slurm: { settings: SlurmSettings; env: Record<string, string>; leaseSeconds: number } | null
   /** How long the process that forks jobs waits for the next one; 0: every job starts a Python of its own. */
   warmIdleSeconds: number
   /** How often jobs without a living run are looked for; 0: this worker makes no schedule for it. */
@@ -142,7 +142,9 @@ const slurmIn = (env: Record<string, string | undefined>): Config['slurm'] => {
   const settings = readSlurmSettings(env['CPT_SLURM'])
   const conf = settings.conf ?? env['SLURM_CONF']
   const path = env['PATH'] ?? '/usr/bin:/bin'
-  return { settings, env: { PATH: path, ...(env['HOME'] === undefined ? {} : { HOME: env['HOME'] }), ...(conf === undefined ? {} : { SLURM_CONF: conf }) } }
+  // a cluster's maintenance lasts longer than a worker's restart
+  const leaseSeconds = settings.leaseSeconds ?? positive(env, 'CPT_LEASE_SECONDS', 6 * 3600)
+  return { settings, leaseSeconds, env: { PATH: path, ...(env['HOME'] === undefined ? {} : { HOME: env['HOME'] }), ...(conf === undefined ? {} : { SLURM_CONF: conf }) } }
 }
 
 const jsonIn = (text: string): unknown => {

@@ -164,7 +164,7 @@ const requestOf = async (deps: Deps, work: RangeWork, job: JobFolder, placement:
   units: await work.pending(),
   parents: work.parents,
   placement,
-  leaseSeconds: deps.config.leaseSeconds,
+  leaseSeconds: (placement.runner === 'slurm' ? deps.config.slurm?.leaseSeconds : undefined) ?? deps.config.leaseSeconds,
 })
 
 /** Whether the beat has stood still longer than allowed; import and start-up count too. */

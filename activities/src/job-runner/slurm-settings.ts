@@ -37,6 +37,8 @@ export const SlurmSettings = z.strictObject({
   /** Folder of the Python package, as the nodes see it. */
   mlDir: z.string().optional(),
   pollSeconds: z.number().min(0.1).default(3),
+  /** How long a job lives without its watcher; CPT_LEASE_SECONDS where it is not given, and 6 hours without either. */
+  leaseSeconds: z.number().positive().optional(),
   /** Between the signal to save and the time limit. */
   graceSeconds: z.int().min(5).default(120),
   /** Ranges submitted within this time become one array. */
