@@ -7,9 +7,11 @@ import { z } from 'zod'
 import { CodeLock, codeNow, findings, lockFile, lockPath, relocked, shippedCode, versionsNow, type CodeNow } from './code-lock.ts'
 import { historyOf } from './history.ts'
 
+/** Each look at the code starts a Python. */
+const patienceMs = 120_000
 const lock = (): CodeLock => CodeLock.parse(JSON.parse(readFileSync(lockFile, 'utf8')))
 
-test('the code of every stage is the locked one', async () => {
+test('the code of every stage is the locked one', { timeout: patienceMs }, async () => {
   expect(findings(lock(), await codeNow()).join('\n\n')).toBe('')
 })
 
@@ -34,13 +36,13 @@ describe('recorded fixtures only grow', () => {
   })
 })
 
-describe('the digest of a stage', () => {
+describe('the digest of a stage', { timeout: patienceMs }, () => {
   let folder = ''
   let before: CodeNow
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'cpt-code-'))
     before = await codeNow()
-  })
+  }, patienceMs)
   afterAll(() => rmSync(folder, { recursive: true, force: true }))
 
   /** Which digests move when `change` is made to one file of the package or to the lock. */
