@@ -39,10 +39,10 @@ export const experiment = async (stand: Stand, { name, seed, disturb, ends = 'CO
     const over = new AbortController()
     const watcher = openWatcher(stand)
     const disturbed = disturb(run, log, over.signal).then(() => undefined, (e: unknown) => e)
-    const end = await endOf(run, watcher, deadlineSeconds)
+    const end = await endOf(stand, run, watcher, deadlineSeconds)
     over.abort()
     const failed = await disturbed
-    log.add('ended', { end })
+    log.add('ended', { end, closedAtMs: (await run.describe()).closeTime?.getTime() })
     if (failed !== undefined) throw failed as Error
     await jobsOver(stand)
     await watcher.look()
@@ -63,16 +63,19 @@ export class WrongEnd extends Error {
 }
 
 const pollMs = 300
+/** A question that a server took before it died, or whose run was over meanwhile, is never answered. */
+const answerMs = 5_000
 
 /** How the run ended; a parked one counts as ended. A server or worker that is away is not asked again at once. */
-const endOf = async (run: RunHandle, watcher: Watcher, deadlineSeconds: number): Promise<string> => {
+const endOf = async ({ system: { client } }: Stand, run: RunHandle, watcher: Watcher, deadlineSeconds: number): Promise<string> => {
   const deadlineMs = performance.now() + deadlineSeconds * 1000
+  const ask = <T>(question: () => Promise<T>): Promise<T> => client.withDeadline(Date.now() + answerMs, question)
   for (let round = 0; ; round++) {
     await watcher.look()
-    const status = await run.describe().then((d) => d.status.name, () => 'UNKNOWN')
+    const status = await ask(() => run.describe()).then((d) => d.status.name, () => 'UNKNOWN')
     if (status !== 'RUNNING' && status !== 'UNKNOWN') return status
     // a query is work for the worker: it is asked now and then
-    const parked = status === 'RUNNING' && round % 8 === 0 ? (await progressOf(run).catch(() => null))?.parked[0] : undefined
+    const parked = status === 'RUNNING' && round % 8 === 0 ? (await ask(() => progressOf(run)).catch(() => null))?.parked[0] : undefined
     if (parked !== undefined) throw new WrongEnd(`${run.workflowId} parked at ${parked.stage}: ${parked.type}: ${parked.message}\n${parked.logTail.join('\n')}`)
     if (performance.now() > deadlineMs) throw new WrongEnd(`${run.workflowId} did not end within ${deadlineSeconds} s`)
     await sleep(pollMs)
