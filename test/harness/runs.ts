@@ -79,7 +79,7 @@ export const scheduledActivities = async (run: RunHandle): Promise<string[]> =>
   ((await run.fetchHistory()).events ?? []).flatMap((e) => (e.activityTaskScheduledEventAttributes?.activityId == null ? [] : [e.activityTaskScheduledEventAttributes.activityId]))
 
 /** The text of the run page. */
-export const pageOf = async (run: RunHandle): Promise<string> => (await run.query<{ currentDetails?: string }>('__temporal_workflow_metadata')).currentDetails ?? ''
+export const pageOf = async (run: Pick<RunHandle, 'query'>): Promise<string> => (await run.query<{ currentDetails?: string }>('__temporal_workflow_metadata')).currentDetails ?? ''
 
 /** Search attributes by name. */
 export const attributesOf = async (run: RunHandle): Promise<Record<string, unknown>> =>

@@ -59,8 +59,8 @@ export const jobsIn = async (storeDir: string): Promise<JobEntry[]> => {
 }
 
 /** Waits for the last processes to leave (a job's commit comes before its exit), then expects no trace of unfinished work. */
-export const nothingLeft = async (storeDir: string): Promise<void> => {
-  await until('every job to be over', async () => (await jobsIn(storeDir)).every((j) => !j.isRunning && j.end !== null), 30)
+export const nothingLeft = async (storeDir: string, deadlineSeconds = 30): Promise<void> => {
+  await until('every job to be over', async () => (await jobsIn(storeDir)).every((j) => !j.isRunning && j.end !== null), deadlineSeconds)
   const debris = await debrisIn(storeDir)
   if (debris.length > 0) throw new Error(`left behind in the store: ${debris.join(', ')}`)
 }
