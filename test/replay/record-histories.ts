@@ -1,20 +1,31 @@
-// Plays every scenario on a real server and worker and keeps the histories: `npm run record:histories`.
+// Plays every scenario on a real server and worker and keeps the histories: `npm run record:histories [-- <scenario> ...]`.
 // Until v0.1.0 they may be recorded anew; after it, histories are only added.
-import { mkdir, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
-import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { historyToJSON } from '@temporalio/common/lib/proto-utils'
+import type { RunHandle } from '../harness/runs.ts'
 import { makeSmallCorpus } from '../harness/small-run.ts'
-import { startSystem } from '../harness/system.ts'
+import { startSystem, type System } from '../harness/system.ts'
 import { buildBundles } from '../../infra/bootstrap/bundles.mjs'
+import { writeHistories } from './recorded-histories.ts'
 import { scenarios } from './scenarios.ts'
 import { scrubHistory } from './scrub-history.ts'
 
+/** The histories of a run and of those that it continued as, first to last. */
+const historiesOf = async (system: System, run: RunHandle): Promise<unknown[]> => {
+  const histories: unknown[] = []
+  let runId = (await run.describe()).raw.workflowExecutionInfo?.firstRunId
+  while (runId != null && runId !== '') {
+    const history = await system.client.workflow.getHandle(run.workflowId, runId).fetchHistory()
+    histories.push(JSON.parse(historyToJSON(history)))
+    runId = history.events?.at(-1)?.workflowExecutionContinuedAsNewEventAttributes?.newExecutionRunId
+  }
+  return histories
+}
+
 const wanted = process.argv.slice(2)
-const folder = fileURLToPath(new URL('histories/', import.meta.url))
+const unknown = wanted.filter((name) => scenarios.every((s) => s.name !== name))
+if (unknown.length > 0) throw new Error(`no scenario ${unknown.join(', ')}; there are ${scenarios.map((s) => s.name).join(', ')}`)
 await buildBundles()
-await mkdir(folder, { recursive: true })
 const corpus = await makeSmallCorpus()
 try {
   const system = await startSystem({ roots: { small: corpus.dir } })
@@ -22,9 +33,9 @@ try {
     const replacements = [[corpus.dir, '/data/small'], [system.stateDir, '/data/cpt'], [system.config.home, '/opt/cpt'], [/\/[^\s"':,]*\/lib\/python3[^\s"':,]*\//g, '/usr/lib/python3/'], [new RegExp(`\\d+@${hostname()}`, 'g'), '1@worker'], [hostname(), 'worker']] as const
     for (const { name, play } of scenarios.filter((s) => wanted.length === 0 || wanted.includes(s.name))) {
       const run = await play(system)
-      const history = scrubHistory(JSON.parse(historyToJSON(await run.fetchHistory())), replacements)
-      await writeFile(join(folder, `${name}.json`), `${JSON.stringify({ workflowId: run.workflowId, history })}\n`)
-      process.stderr.write(`${name}: ${(await run.describe()).status.name.toLowerCase()}\n`)
+      const histories = (await historiesOf(system, run)).map((history) => scrubHistory(history, replacements))
+      await writeHistories(name, run.workflowId, histories)
+      process.stderr.write(`${name}: ${(await run.describe()).status.name.toLowerCase()}${histories.length === 1 ? '' : ` after ${histories.length} runs`}\n`)
     }
   } finally {
     await system.stop()

@@ -1,42 +1,28 @@
-import { readdir, readFile } from 'node:fs/promises'
+import { readFile } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { beforeAll, expect, test } from 'vitest'
-import { DefaultLogger, Runtime, Worker } from '@temporalio/worker'
+import { readHistories, scenarioOf, type Recorded } from './recorded-histories.ts'
+import { replayHistories, silenceSdk } from './replay-histories.ts'
 import { scenarios } from './scenarios.ts'
 
-interface Recorded {
-  name: string
-  workflowId: string
-  history: unknown
-}
-
-const folder = new URL('histories/', import.meta.url)
 const bundle = fileURLToPath(new URL('../../workers/dist/workflows.js', import.meta.url))
 let recorded: Recorded[]
 
 beforeAll(async () => {
-  // what a mutant breaks is expected here, and said by the result
-  Runtime.install({ logger: new DefaultLogger('ERROR', () => undefined), telemetryOptions: { logging: { filter: 'OFF' } } })
-  const names = (await readdir(folder)).filter((n) => n.endsWith('.json')).sort()
-  recorded = await Promise.all(names.map(async (name) => ({ name: name.slice(0, -5), ...(JSON.parse(await readFile(new URL(name, folder), 'utf8')) as Omit<Recorded, 'name'>) })))
+  silenceSdk()
+  recorded = await readHistories()
 })
 
-/** Replays histories on workflow code; what a history says of its errors, by name. */
-const replay = async (code: string, histories: Recorded[]): Promise<Record<string, string>> => {
-  const errors: Record<string, string> = {}
-  const results = Worker.runReplayHistories({ workflowBundle: { code } }, histories.map(({ workflowId, history }) => ({ workflowId, history })))
-  for await (const { workflowId, error } of results) {
-    if (error !== undefined) errors[histories.find((h) => h.workflowId === workflowId)?.name ?? workflowId] = error.message
-  }
-  return errors
-}
+/** What replay says of histories that do not fit, by name. */
+const errorsOf = async (code: string, histories: Recorded[]): Promise<Record<string, string>> =>
+  Object.fromEntries((await replayHistories(code, histories)).flatMap(({ name, error }) => (error === null ? [] : [[name, error]])))
 
 test('there is a history of every way through the run', () => {
-  expect(recorded.map((r) => r.name).sort()).toEqual(scenarios.map((s) => s.name).sort())
+  expect([...new Set(recorded.map((r) => scenarioOf(r.name)))].sort()).toEqual(scenarios.map((s) => s.name).sort())
 })
 
 test('every recorded history replays on the workflow code of today', async () => {
-  expect(await replay(await readFile(bundle, 'utf8'), recorded)).toEqual({})
+  expect(await errorsOf(await readFile(bundle, 'utf8'), recorded)).toEqual({})
 })
 
 test.each([
@@ -47,7 +33,7 @@ test.each([
   const code = await readFile(bundle, 'utf8')
   const mutant = code.replace(from, to)
   expect(mutant).not.toBe(code)
-  const errors = await replay(mutant, recorded.filter((r) => broken.includes(r.name)))
+  const errors = await errorsOf(mutant, recorded.filter((r) => broken.includes(r.name)))
   expect(Object.keys(errors).sort()).toEqual([...broken].sort())
 })
 

@@ -1,0 +1,27 @@
+// Bundled into workflow code that is replayed: tells what every activity, and the next run of a chain, was called with.
+import { CancellationScope, proxySinks, type Sinks, type WorkflowInterceptors } from '@temporalio/workflow'
+
+export interface InputSinks extends Sinks {
+  inputs: {
+    /** `call` is an activity's id or `continueAsNew`; `args` are JSON, as they were at the time of the call. */
+    called: (call: string, args: string) => void
+  }
+}
+
+const { inputs } = proxySinks<InputSinks>()
+
+export const interceptors = (): WorkflowInterceptors => ({
+  outbound: [
+    {
+      scheduleActivity: async (input, next) => {
+        // a call within a cancelled scope schedules nothing
+        if (!CancellationScope.current().consideredCancelled) inputs.called(input.options.activityId ?? String(input.seq), JSON.stringify(input.args))
+        return await next(input)
+      },
+      continueAsNew: async (input, next) => {
+        inputs.called('continueAsNew', JSON.stringify(input.args))
+        return await next(input)
+      },
+    },
+  ],
+})
