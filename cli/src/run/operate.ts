@@ -2,6 +2,7 @@ import { CliError, messageOf } from '../cli-error.ts'
 import { operator } from '../config.ts'
 import { plainText } from '../plain-text.ts'
 import { findRun } from './find-run.ts'
+import { sendUpdate } from './send-update.ts'
 import { withSession } from './with-session.ts'
 
 interface Flags {
@@ -10,13 +11,8 @@ interface Flags {
 
 const update = (name: 'pause' | 'resume', named: string, flags: Flags): Promise<void> =>
   withSession(flags.state, async (session) => {
-    const id = await findRun(session, named)
-    try {
-      const answer = await session.client.workflow.getHandle(id).executeUpdate<unknown, [{ by: string }]>(name, { args: [{ by: operator() }] })
-      process.stdout.write(`${plainText(typeof answer === 'string' ? answer : `${id}: ${name} accepted`)}\n`)
-    } catch (error) {
-      throw new CliError('failed', `${id} did not take ${name}: ${messageOf(error instanceof Error && error.cause !== undefined ? error.cause : error)}`, '`cpt status` shows what it does.')
-    }
+    const handle = session.client.workflow.getHandle(await findRun(session, named))
+    process.stdout.write(`${plainText(await sendUpdate(handle, name, { by: operator() }))}\n`)
   })
 
 export const pause = (named: string, flags: Flags): Promise<void> => update('pause', named, flags)
@@ -26,8 +22,12 @@ export const resume = (named: string, flags: Flags): Promise<void> => update('re
 export const cancel = (named: string, flags: Flags): Promise<void> =>
   withSession(flags.state, async (session) => {
     const id = await findRun(session, named)
+    const handle = session.client.workflow.getHandle(id)
+    const { status, raw } = await handle.describe()
+    if (status.name !== 'RUNNING') throw new CliError('failed', `${id} cannot be cancelled: it is ${status.name.toLowerCase()}`, '`cpt status` shows how it ended.')
+    if (raw.workflowExtendedInfo?.cancelRequested === true) return void process.stdout.write(`${id}: told to stop already; \`npx cpt watch ${named}\` shows when it has ended\n`)
     try {
-      await session.client.workflow.getHandle(id).cancel()
+      await handle.cancel()
     } catch (error) {
       throw new CliError('failed', `${id} cannot be cancelled: ${messageOf(error)}`, '`cpt status` shows whether it has ended already.')
     }

@@ -1,4 +1,4 @@
-import { setTimeout as sleep } from 'node:timers/promises'
+import type { WorkflowHandle } from '@temporalio/client'
 import { ResolveFailure, type Parked, type RunProgress } from '@cpt/contracts/cpt-run'
 import { problemsOf } from '@cpt/contracts/parse-input'
 import { CliError, messageOf } from '../cli-error.ts'
@@ -6,10 +6,8 @@ import { operator } from '../config.ts'
 import type { Session } from '../connect.ts'
 import { plainText } from '../plain-text.ts'
 import { findRun } from './find-run.ts'
+import { sendUpdate } from './send-update.ts'
 import { withSession } from './with-session.ts'
-
-const tries = 6
-const pauseMs = 500
 
 export interface ResolveFlags {
   action: string
@@ -40,8 +38,15 @@ const readPatch = (text: string | undefined): unknown => {
   }
 }
 
+/** The same decision may be sent more than once: the first one acts, later ones are told what was decided. */
+export const sendDecision = (handle: WorkflowHandle, decision: ResolveFailure, updateId?: string): Promise<string> =>
+  sendUpdate(handle, 'resolveFailure', decision, {
+    // a stage about to park does not take decisions yet: as long as it is listed as parked, ask again
+    isOutdated: () => handle.query<RunProgress>('progress').then((p) => p.parked.some((q) => q.stage === decision.stage && q.park === decision.park), () => true),
+    ...(updateId === undefined ? {} : { updateId }),
+  })
+
 const decide = async (session: Session, named: string, flags: ResolveFlags): Promise<void> => {
-  const { isGrpcServiceError, WorkflowUpdateFailedError } = await import('@temporalio/client')
   const patch = readPatch(flags.patch)
   const handle = session.client.workflow.getHandle(await findRun(session, named))
   const needsLook = flags.stage === undefined || flags.park === undefined
@@ -49,19 +54,7 @@ const decide = async (session: Session, named: string, flags: ResolveFlags): Pro
   const decision = { ...target, action: flags.action, reason: flags.reason, by: operator(), ...(patch !== undefined ? { patch } : {}) }
   const parsed = ResolveFailure.safeParse(decision)
   if (!parsed.success) throw new CliError('usage', problemsOf(parsed.error, decision).map((p) => `${p.path}: expected ${p.expected}, got ${p.got}`).join('\n'), 'See `cpt resolve --help`.')
-  for (let n = 1; ; n++) {
-    try {
-      const answer = await handle.executeUpdate<unknown, [ResolveFailure]>('resolveFailure', { args: [parsed.data] })
-      return void process.stdout.write(`${plainText(typeof answer === 'string' ? answer : JSON.stringify(answer ?? 'accepted'))}\n`)
-    } catch (error) {
-      // a stage about to park does not take decisions yet: as long as it is listed as parked, ask again
-      const rejected = error instanceof WorkflowUpdateFailedError
-      if (!rejected && !isGrpcServiceError(error)) throw error
-      const stillOpen = n < tries && (await handle.query<RunProgress>('progress').then((p) => p.parked.some((q) => q.stage === target.stage && q.park === target.park), () => true))
-      if (!stillOpen) throw new CliError('failed', `the run did not take the decision: ${messageOf(error instanceof Error && error.cause !== undefined ? error.cause : error)}`, '`cpt status` shows what waits.')
-      await sleep(pauseMs)
-    }
-  }
+  process.stdout.write(`${plainText(await sendDecision(handle, parsed.data))}\n`)
 }
 
 export const resolve = (named: string, flags: ResolveFlags): Promise<void> => withSession(flags.state, (session) => decide(session, named, flags))
