@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto'
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Worker } from '@temporalio/worker'
 import { listJobs, slurmCommand, type Row } from '@cpt/activities/job-runner/slurm-commands'
 import { phaseOf } from '@cpt/activities/job-runner/slurm-states'
@@ -34,7 +35,7 @@ export interface Subject {
 
 /** Every invariant after an experiment; an empty list means that all of them hold. */
 export const check = async (subject: Subject): Promise<Violation[]> => {
-  const found = await Promise.all([sameModel(subject), oneJobAnAttempt(subject), oneSubmissionAnAttempt(subject), nothingLeft(subject), littleLost(subject), rightEnd(subject), wholeStore(subject), replays(subject)])
+  const found = await Promise.all([sameModel(subject), oneJobAnAttempt(subject), oneSubmissionAnAttempt(subject), nothingStays(subject), littleLost(subject), rightEnd(subject), wholeStore(subject), replays(subject)])
   const atFaults = subject.log.events.filter((e) => e.what === 'seen').map((e) => violation(e['invariant'] as Invariant, String(e['what of'])))
   return [...subject.seen, ...atFaults, ...found.flat()]
 }
@@ -137,6 +138,18 @@ const oneSubmissionAnAttempt = async ({ stand, log }: Subject): Promise<Violatio
   // a controller killed within seconds of its answer forgets the job: the attempt is then submitted again
   const forgotten = log.events.filter((e) => e['target'] === 'slurmctld').length
   return [...perAttempt].filter(([, n]) => n > 1 + forgotten).map(([key, n]) => violation('I4', `${n} jobs of the scheduler for ${key}`))
+}
+
+/** How long a living worker may take over a file that it is writing, such as the end record of a job that has just left. */
+const writingMs = 2_000
+
+/** I5, after a run: what is left on a second look too. */
+const nothingStays = async (subject: Subject): Promise<Violation[]> => {
+  const first = await nothingLeft(subject)
+  if (first.length === 0) return []
+  await sleep(writingMs)
+  const second = new Set((await nothingLeft(subject)).map((v) => v.what))
+  return first.filter((v) => second.has(v.what))
 }
 
 /** I5: no process of a job, no job of a scheduler, no job without an end, no temporary file. */

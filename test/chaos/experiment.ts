@@ -21,7 +21,7 @@ export interface Experiment {
   ends?: Subject['ends']
   input?: CptRunInput
   /** Stages that are computed again besides training. */
-  again?: string[]
+  again?: readonly string[]
   deadlineSeconds?: number
 }
 

@@ -1,9 +1,10 @@
 import type { Failpoint } from '@cpt/activities/failpoint'
+import { commitsOf } from '../harness/store.ts'
 import { experiment, type Outcome } from './experiment.ts'
 import { fired, killJob, pause, randomKills, recoveryMs, total, type Target } from './faults.ts'
 import { seeded } from './seeded.ts'
 import { describeViolations, onStands, rowOf, type Session, type Task } from './session.ts'
-import type { Runner, Stand } from './stand.ts'
+import { disturbed, shortRun, type Runner, type Stand } from './stand.ts'
 import { boundOfZero, quantile, type Row } from './table.ts'
 
 type JobFailpoint = 'job-started' | 'checkpoint-written' | 'checkpoint-recorded' | 'commit-written' | 'committed' | 'end-written'
@@ -93,6 +94,7 @@ export const serverSection = async (session: Session, runner: Runner): Promise<R
   const began = performance.now()
   let [finished, runs] = [0, 0]
   const unplanned: string[] = []
+  const weights = new Set<string>()
   const tasks = function* (): Generator<Task> {
     for (let i = 0; i < session.count; i++) {
       const seed = session.seed + 10_000 + i
@@ -101,6 +103,8 @@ export const serverSection = async (session: Session, runner: Runner): Promise<R
         const rng = seeded(seed)
         const outcome = await experiment(stand, {
           name: 'server', seed,
+          input: shortRun(runner),
+          again: disturbed,
           disturb: async (_run, log, over) => {
             await pause(rng.between(0, 9_000), over)
             await stand.system.killServer()
@@ -110,6 +114,7 @@ export const serverSection = async (session: Session, runner: Runner): Promise<R
             log.add('back', { target: 'server' })
           },
         })
+        for (const r of await commitsOf(stand.system.storeDir)) if (r.stage === 'train') weights.add((r.result as { weightsSha256: string }).weightsSha256)
         if (outcome.violations.length === 0) finished += 1
         else unplanned.push(`seed ${seed}: ${describeViolations(outcome.violations)}`)
         session.say(`${runner} server kill ${runs} of ${session.count}: ${outcome.seconds.toFixed(0)} s${outcome.violations.length === 0 ? '' : `; ${describeViolations(outcome.violations)}`}`)
@@ -122,7 +127,7 @@ export const serverSection = async (session: Session, runner: Runner): Promise<R
   })
   return [rowOf(session, began, {
     section: 'server', measure: `runs on ${runner} that finish after a server kill -9 at a random moment, no worker restart, no manual step`,
-    ours: finished, unit: `of ${runs} runs`, goal: `${runs} of ${runs}`, holds: finished === runs && runs === session.count,
+    ours: finished, unit: `of ${runs} runs; ${weights.size} different models in all`, goal: `${runs} of ${runs}, one model`, holds: finished === runs && runs === session.count && weights.size === 1,
     bound: finished === runs ? boundOfZero(runs) : unplanned.join(' | ').slice(0, 2000), count: runs,
   })]
 }

@@ -31,6 +31,12 @@ export const chaosRun = (runner: Runner = 'local', over: CptRunInput = {}): CptR
   })
 }
 
+/** A training that is over soon, for faults that need no long one; so short, only small steps gain what the gate asks for. */
+export const shortRun = (runner: Runner = 'local', shortSteps = 24): CptRunInput => {
+  const { plan, ...run } = chaosRun(runner)
+  return { ...run, training: { ...run.training, peakLr: 1e-4 }, plan: plan?.map((phase) => ({ ...phase, tokens: shortSteps * batchTokens })) }
+}
+
 /** A training that takes its time: a checkpoint after every small step. It is of no use for comparing weights. */
 export const slowRun = (runner: Runner = 'local', over: CptRunInput = {}, smallSteps = 800): CptRunInput => {
   const run = chaosRun(runner)
@@ -61,7 +67,8 @@ export interface Prepared {
   remove: () => Promise<void>
 }
 
-const disturbed = ['train', 'compare-perplexity', 'export-model']
+/** Stages that every experiment computes anew. */
+export const disturbed = ['train', 'compare-perplexity', 'export-model']
 
 /** Makes it, or finds it in `kept` where an earlier session of the same code has left it. */
 export const prepare = async (kept: string | null = null): Promise<Prepared> => {
@@ -140,7 +147,7 @@ export interface Stand {
   arm: (failpoint: string, nth: number) => Promise<void>
   isArmed: (failpoint: string) => Promise<boolean>
   /** As if the training, and what stands on it, had never been asked for; `stages` are forgotten as well. */
-  forget: (stages?: string[]) => Promise<void>
+  forget: (stages?: readonly string[]) => Promise<void>
   stop: () => Promise<void>
 }
 
