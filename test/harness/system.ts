@@ -39,9 +39,11 @@ export interface SystemOptions {
   prepare?: (stateDir: string) => Promise<void>
   /** Further settings of the worker and its jobs; `stateDir` is known by then. */
   settings?: (stateDir: string) => Record<string, string>
+  /** Dynamic configuration of the server, as limits that a small run would never reach. */
+  serverSettings?: Record<string, string | number>
 }
 
-export const startSystem = async ({ roots = {}, prepare, settings = () => ({}) }: SystemOptions = {}): Promise<System> => {
+export const startSystem = async ({ roots = {}, prepare, settings = () => ({}), serverSettings = {} }: SystemOptions = {}): Promise<System> => {
   const stateDir = await mkdtemp(join(tmpdir(), 'cpt-e2e-'))
   const undo: (() => Promise<unknown>)[] = []
   const stop = async (): Promise<void> => {
@@ -58,7 +60,8 @@ export const startSystem = async ({ roots = {}, prepare, settings = () => ({}) }
     const config = loadConfig({ PATH: process.env['PATH'], HOME: process.env['HOME'], CPT_PYTHON: process.env['CPT_PYTHON'], CPT_STATE: stateDir, ...own })
     const ports = await choosePorts(stateDir, {}, false)
     const server: Server = { address: `127.0.0.1:${ports.server}`, namespace: 'cpt', taskQueue: 'cpt', uiUrl: `http://127.0.0.1:${ports.ui}`, reportsUrl: null }
-    const serverSpec = await temporalServer(config, server, ports, () => undefined)
+    const plain = await temporalServer(config, server, ports, () => undefined)
+    const serverSpec = { ...plain, args: [...plain.args, ...Object.entries(serverSettings).flatMap(([key, value]) => ['--dynamic-config-value', `${key}=${JSON.stringify(value)}`])] }
     const ofWorker = workerSpec(config, server)
     const workerEnv = {
       ...ofWorker.env, CPT_QUEUE: 'cpt', CPT_JOBS_QUEUE: 'cpt-jobs', CPT_SLOTS: '8', CPT_LOG_LEVEL: 'debug',

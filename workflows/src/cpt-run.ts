@@ -1,34 +1,43 @@
-import { CancellationScope, proxyActivities, workflowInfo } from '@temporalio/workflow'
+import { CancellationScope, ContinueAsNew, proxyActivities, workflowInfo } from '@temporalio/workflow'
 import type { ControlActivities, ResolvedRun } from '@cpt/contracts/activities'
 import { CptRunInput, type CptRunResult } from '@cpt/contracts/cpt-run'
 import { light } from './activity-options.ts'
+import { goOn, type Chapter, type Prepared } from './chapter.ts'
 import { prepareCorpus, prepareSynthetic } from './corpus-preparation.ts'
-import { cptRound, type RoundState } from './cpt-round.ts'
-import { compareBenchmarks, evaluateBenchmarks, gate } from './evaluation.ts'
+import { cptRound, type RoundSetting, type RoundState } from './cpt-round.ts'
+import { compareBenchmarks, evaluateBenchmarks, gate, type BenchmarkResults } from './evaluation.ts'
 import { parseInput } from './parse.ts'
 import { openRun, type Run } from './run.ts'
 
 /**
  * The lifecycle of a continual pre-training: prepare the corpus, measure the base, train round by round with the mixture
  * reweighted in between, evaluate, gate, export, report. Takes one JSON object (CptRunInput); nothing at all runs the
- * quickstart preset.
+ * quickstart preset. A run of many rounds continues as new between two of them; `chapter` is what it carries.
  */
-export async function cptRun(input?: unknown): Promise<CptRunResult> {
+export async function cptRun(input?: unknown, chapter?: Chapter): Promise<CptRunResult> {
   const given = parseInput(CptRunInput, input ?? {}) as CptRunInput
-  const run = openRun('cptRun')
-  const resolved = await proxyActivities<ControlActivities>({ ...light, activityId: 'resolve-input', summary: 'presets, defaults, files' }).resolveInput(given)
+  const run = openRun('cptRun', chapter)
+  const resolved = chapter?.resolved ?? await proxyActivities<ControlActivities>({ ...light, activityId: 'resolve-input', summary: 'presets, defaults, files' }).resolveInput(given)
   describe(run, resolved)
-  const startedAtMs = Date.now()
+  const startedAtMs = chapter?.startedAtMs ?? Date.now()
   // a branch must not outlive the run: whatever ends the main line withdraws the others, and waits until their jobs are gone
   return await CancellationScope.cancellable(async () => {
     const branches: Promise<unknown>[] = []
     try {
-      return await lifecycle(run, resolved, startedAtMs, (promise) => {
+      const beside: Beside = (promise) => {
         promise.catch(() => undefined)
         branches.push(promise)
         return promise
-      })
+      }
+      const { prepared, baseBenchmarks } = await begun(run, resolved, chapter, beside)
+      let round = chapter?.round ?? startOf(resolved, prepared)
+      for (const setting of roundsOf(resolved).slice(round.done)) {
+        round = { done: round.done + 1, state: await cptRound(run, resolved, { ...setting, ...prepared }, round.state) }
+        await goOn(run, input, { resolved, startedAtMs, prepared, round }, baseBenchmarks.now())
+      }
+      return await conclude(run, resolved, startedAtMs, prepared, round.state, await baseBenchmarks.result, beside)
     } catch (e) {
+      if (e instanceof ContinueAsNew) throw e
       CancellationScope.current().cancel()
       await Promise.allSettled(branches)
       await CancellationScope.nonCancellable(() => reportFailed(run, resolved, startedAtMs))
@@ -39,30 +48,43 @@ export async function cptRun(input?: unknown): Promise<CptRunResult> {
 
 type Beside = <T>(promise: Promise<T>) => Promise<T>
 
-const lifecycle = async (run: Run, resolved: ResolvedRun, startedAtMs: number, beside: Beside): Promise<CptRunResult> => {
+/** Benchmarks of the base, measured beside everything else; `now` tells what is known without waiting. */
+interface BaseBenchmarks {
+  result: Promise<BenchmarkResults>
+  now: () => BenchmarkResults | null
+}
+
+/** What comes before the rounds: made, or carried over from the execution before. */
+const begun = async (run: Run, resolved: ResolvedRun, chapter: Chapter | undefined, beside: Beside): Promise<{ prepared: Prepared; baseBenchmarks: BaseBenchmarks }> => {
+  if (chapter !== undefined) return { prepared: chapter.prepared, baseBenchmarks: { result: Promise.resolve(chapter.baseBenchmarks), now: () => chapter.baseBenchmarks } }
   const { spec, base } = resolved
-  const baseBenchmarks = beside(evaluateBenchmarks(run, 'base', base, resolved))
+  let known: BenchmarkResults | null = null
+  const result = beside(evaluateBenchmarks(run, 'base', base, resolved).then((r) => (known = r)))
   const syntheticReady = beside(prepareSynthetic(run, resolved))
   const corpus = await prepareCorpus(run, resolved)
   const validation = { sets: corpus.validation, windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc }
   const { measurement: ofBase } = await run.stage('base/perplexity', 'evaluatePerplexity', { model: base, validation, dtype: spec.training.dtype }, { placement: spec.placement.train })
-  const synthetic = await syntheticReady
+  return { prepared: { corpus, synthetic: await syntheticReady, ofBase }, baseBenchmarks: { result, now: () => known } }
+}
 
-  const roundTokensOf = (stage: (typeof spec.plan)[number]): number => {
-    const batch = spec.training.globalBatchTokens
-    return Math.floor(stage.tokens / stage.rounds / batch) * batch
-  }
-  const totalTokens = spec.plan.reduce((sum, s) => sum + s.rounds * roundTokensOf(s), 0)
-  let state: RoundState = { start: { kind: 'model', model: base }, model: base, trainedTokens: 0, drawn: null, topics: {}, measurement: ofBase }
-  for (const stage of spec.plan) {
-    for (let round = 1; round <= stage.rounds; round++) {
-      state = await cptRound(run, resolved, { stage, round, roundTokens: roundTokensOf(stage), totalTokens, corpus, synthetic }, state)
-    }
-  }
+const startOf = ({ base }: ResolvedRun, { ofBase }: Prepared): Chapter['round'] => ({
+  done: 0, state: { start: { kind: 'model', model: base }, model: base, trainedTokens: 0, drawn: null, topics: {}, measurement: ofBase },
+})
 
+/** All rounds of the plan in order; a round is a whole number of global batches. */
+const roundsOf = ({ spec }: ResolvedRun): Pick<RoundSetting, 'stage' | 'round' | 'roundTokens' | 'totalTokens'>[] => {
+  const batch = spec.training.globalBatchTokens
+  const rounds = spec.plan.flatMap((stage) => Array.from({ length: stage.rounds }, (_, i) => ({ stage, round: i + 1, roundTokens: Math.floor(stage.tokens / stage.rounds / batch) * batch })))
+  const totalTokens = rounds.reduce((sum, r) => sum + r.roundTokens, 0)
+  return rounds.map((r) => ({ ...r, totalTokens }))
+}
+
+/** What comes after the rounds: evaluation against the base, the gate, the exported model, the report. */
+const conclude = async (run: Run, resolved: ResolvedRun, startedAtMs: number, { corpus, ofBase }: Prepared, state: RoundState, baseBenchmarks: BenchmarkResults, beside: Beside): Promise<CptRunResult> => {
+  const { spec, base } = resolved
   const finalBenchmarks = beside(evaluateBenchmarks(run, 'final', state.model, resolved))
   const change = await run.stage('final/compare-perplexity', 'comparePerplexity', { before: ofBase.perDoc, after: state.measurement.perDoc }, { placement: spec.placement.data })
-  const differences = await compareBenchmarks(run, await baseBenchmarks, await finalBenchmarks, resolved)
+  const differences = await compareBenchmarks(run, baseBenchmarks, await finalBenchmarks, resolved)
   const verdict = await gate(run, change, differences, spec.targetLanguage, spec.gate)
 
   const refused = verdict !== 'pass' && run.progress.decisions.some((d) => d.stage === 'gate' && d.action === 'abort')

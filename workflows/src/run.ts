@@ -37,16 +37,18 @@ export interface Run {
   /** Last words on the page, once nothing runs any more. */
   finish: (status: 'done' | 'failed', line: string) => void
   decisionsKept: { key: string; kind: string; uri: string }[]
+  /** Resolves when nothing is paused, nor a pause or its end still on its way to the jobs. */
+  released: () => Promise<void>
 }
 
 /** Opens the run page: handlers first, so that no message is lost, then the one wrapper around every stage. */
-export const openRun = (kind: string): Run => {
+export const openRun = (kind: string, before?: Pick<Run, 'progress' | 'decisionsKept'>): Run => {
   const { workflowId, firstExecutionRunId } = workflowInfo()
   const identity: RunIdentity = { workflowId, firstRunId: firstExecutionRunId }
-  const progress: RunProgress = { status: 'running', paused: false, current: '', stages: [], parked: [], decisions: [], recoveries: 0, live: null }
+  const progress: RunProgress = before?.progress ?? { status: 'running', paused: false, current: '', stages: [], parked: [], decisions: [], recoveries: 0, live: null }
   const extra: string[] = []
   const control = proxyActivities<ControlActivities>(light)
-  const decisionsKept: Run['decisionsKept'] = []
+  const decisionsKept: Run['decisionsKept'] = before?.decisionsKept ?? []
   const changed = (): void => {
     setCurrentDetails(pageText(progress, workflowId, extra))
     const pairs: SearchAttributeUpdatePair[] = [
@@ -114,6 +116,7 @@ export const openRun = (kind: string): Run => {
   return {
     progress,
     decisionsKept,
+    released: () => holding.open(),
     finish: (status, words) => {
       progress.status = status
       progress.parked = []
