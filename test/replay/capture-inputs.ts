@@ -10,17 +10,18 @@ export interface InputSinks extends Sinks {
 
 const { inputs } = proxySinks<InputSinks>()
 
+/** Hands on the promises as they are: an await more would change the order in which the workflow goes on. */
 export const interceptors = (): WorkflowInterceptors => ({
   outbound: [
     {
-      scheduleActivity: async (input, next) => {
+      scheduleActivity: (input, next) => {
         // a call within a cancelled scope schedules nothing
         if (!CancellationScope.current().consideredCancelled) inputs.called(input.options.activityId ?? String(input.seq), JSON.stringify(input.args))
-        return await next(input)
+        return next(input)
       },
-      continueAsNew: async (input, next) => {
+      continueAsNew: (input, next) => {
         inputs.called('continueAsNew', JSON.stringify(input.args))
-        return await next(input)
+        return next(input)
       },
     },
   ],
