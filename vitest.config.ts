@@ -20,7 +20,7 @@ export default defineConfig({
       { test: { name: 'browser', include: ['test/browser/**/*.test.ts'], ...wholeSystem } },
       { test: { name: 'clusters', include: ['test/clusters/**/*.test.ts'], ...wholeSystem } },
       { test: { name: 'kill', include: ['test/kill/**/*.test.ts'], ...wholeSystem } },
-      { test: { name: 'chaos', include: ['test/chaos/**/*.test.ts'], ...wholeSystem } },
+      { test: { name: 'chaos', include: ['test/chaos/**/*.test.ts'], env: { CPT_CHAOS_STEPS: '40' }, ...wholeSystem } },
     ],
   },
 })

@@ -1,7 +1,7 @@
 /**
  * `npm run chaos`: the table of docs/benchmarks.md, section Chaos. `-- --only <section> --seed N --count N --runner local`
  * measures one part of it; `--prepared FOLDER` keeps the store that experiments start from between sessions,
- * `--named REGEX` tries only the planted bugs of such names. Rows go to test/bench/results/chaos.json as each section ends.
+ * `--named REGEX` tries only the planted bugs of such names, `--minutes N` (60) begins nothing after that time. Rows go to test/bench/results/chaos.json as each section ends.
  */
 import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
@@ -46,7 +46,7 @@ const sections: Record<string, Section> = {
   recovery: { runners: ['local', 'slurm'], count: { local: 60, slurm: 20 }, run: recoverySection },
 }
 
-const { values } = parseArgs({ options: { only: { type: 'string' }, seed: { type: 'string', default: '1' }, count: { type: 'string' }, runner: { type: 'string' }, parallel: { type: 'string', default: '2' }, prepared: { type: 'string' }, named: { type: 'string', default: '' } } })
+const { values } = parseArgs({ options: { only: { type: 'string' }, seed: { type: 'string', default: '1' }, count: { type: 'string' }, runner: { type: 'string' }, parallel: { type: 'string', default: '2' }, minutes: { type: 'string', default: '60' }, prepared: { type: 'string' }, named: { type: 'string', default: '' } } })
 if (values.only !== undefined && !(values.only in sections)) throw new Error(`--only ${values.only}: expected one of ${Object.keys(sections).join(', ')}`)
 
 // replayed histories are checked by their result
@@ -58,7 +58,7 @@ await buildBundles()
 
 const began = performance.now()
 const say = (line: string): void => void process.stdout.write(`${((performance.now() - began) / 1000).toFixed(0).padStart(5)} s  ${line}\n`)
-const { session, close } = openSession({ seed: Number(values.seed), count: 0, named: new RegExp(values.named), parallel: Number(values.parallel), say }, values.prepared ?? null)
+const { session, close } = openSession({ seed: Number(values.seed), count: 0, named: new RegExp(values.named), parallel: Number(values.parallel), deadlineMs: began + 60_000 * Number(values.minutes), say }, values.prepared ?? null)
 say(`events of every experiment: ${logs}`)
 let holds = true
 try {

@@ -105,12 +105,13 @@ const killDaemon = async ({ slurm }: Stand, log: EventLog, target: 'slurmctld' |
   log.add('back', { target, name: daemon.name })
 }
 
-/** Kills at random until the run is over or `most` kills are done; returns how many there were of each. */
+/** Kills at random, every target as often as the others, until the run is over or `most` kills are done; returns how many there were of each. */
 export const randomKills = async (stand: Stand, log: EventLog, rng: Seeded, most: number, targets: readonly Target[], over: AbortSignal): Promise<Record<Target, number>> => {
   const done: Record<Target, number> = { job: 0, worker: 0, server: 0, slurmctld: 0, slurmd: 0 }
   const killed = new Map<string, string>()
   while (!over.aborted && total(done) < most) {
-    const target = rng.pick(targets)
+    const fewest = Math.min(...targets.map((t) => done[t]))
+    const target = rng.pick(targets.filter((t) => done[t] === fewest))
     const [delayMs, awayMs] = [rng.between(0, 700), rng.between(0, 800)]
     if (target === 'job') {
       if ((await killJob(stand, log, killed, delayMs, over)) === null) break

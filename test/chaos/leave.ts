@@ -71,11 +71,12 @@ export const leaveSection = async (session: Session, runner: Runner): Promise<Ro
   await onStands(session, { ...(await session.standOptions(runner)), leaseSeconds }, tasks(), (e) => session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`))
   return (['cancel', 'terminate'] as const).map((how) => {
     const most = how === 'cancel' ? cancelSeconds : leaseSeconds + leaveSeconds
+    const planned = how === 'cancel' ? Math.ceil(session.count / 2) : Math.floor(session.count / 2)
     const late = seconds[how].filter((s) => s > most).length + unplanned[how].length
     return rowOf(session, began, {
       section: 'leave', measure: how === 'cancel' ? `cancelled ${runner} runs of which something is left after ${most} s` : `terminated ${runner} runs of which something is left after the lease (${leaseSeconds} s, compressed) and ${leaveSeconds} s`,
-      ours: late, unit: `of ${seconds[how].length} runs; slowest ${Math.max(0, ...seconds[how]).toFixed(1)} s, median ${quantile(seconds[how], 0.5).toFixed(1)} s`,
-      goal: '0', holds: late === 0, bound: late === 0 ? boundOfZero(seconds[how].length) : unplanned[how].join(' | ').slice(0, 2000), count: seconds[how].length,
+      ours: late, unit: `of ${seconds[how].length} runs (${planned} planned); slowest ${Math.max(0, ...seconds[how]).toFixed(1)} s, median ${quantile(seconds[how], 0.5).toFixed(1)} s`,
+      goal: '0', holds: late === 0 && seconds[how].length === planned, bound: late === 0 ? boundOfZero(seconds[how].length) : unplanned[how].join(' | ').slice(0, 2000), count: seconds[how].length,
     })
   })
 }

@@ -10,6 +10,8 @@ export interface Session {
   named: RegExp
   /** Systems that are disturbed side by side. */
   parallel: number
+  /** No further experiment begins after it (performance.now()); rows say how many there were. */
+  deadlineMs: number
   prepared: () => Promise<Prepared>
   /** What a system needs to run its jobs there; the cluster is started when the first one needs it. */
   standOptions: (runner: Runner) => Promise<StandOptions>
@@ -56,7 +58,7 @@ export const onStands = async (session: Session, options: StandOptions, tasks: I
       await left?.stop()
     }
     try {
-      for (let next = tasks.next(); next.done !== true; next = tasks.next()) {
+      for (let next = tasks.next(); next.done !== true && performance.now() < session.deadlineMs; next = tasks.next()) {
         stand ??= await start()
         try {
           await next.value(stand)
