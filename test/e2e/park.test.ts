@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { CptRunInput } from '@cpt/contracts/cpt-run'
 import { attributesOf, failureOf, lineOf, pageOf, parkOf, progressOf, refusal, resolve, resultOf, stageIs, startRun } from '../harness/runs.ts'
-import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
+import { briefRun, makeSmallCorpus, smallRun, strictRun } from '../harness/small-run.ts'
 import { claimsIn, jobsIn, nothingLeft } from '../harness/store.ts'
 import { startSystem, type System } from '../harness/system.ts'
 import { until } from '../harness/until.ts'
@@ -17,19 +16,8 @@ afterAll(async () => {
   await corpus.remove()
 })
 
-/** Less of everything: one round, no synthetic text, no benchmark. */
-const briefRun = (over: CptRunInput = {}): CptRunInput =>
-  smallRun({
-    synthesis: { numDocs: 0 },
-    plan: [{ name: 'only', rounds: 1, tokens: 4 * 4096, order: 'random', mixture: { languages: { zh: 0.4, en: 0.6 } } }],
-    training: { ...smallRun().training, warmupTokens: 4096, decayTokens: 4096 },
-    evaluation: { windowTokens: 128, maxTokensPerDoc: 128, benchmarks: [] },
-    ...over,
-  })
-const strict = (over: CptRunInput = {}): CptRunInput => briefRun({ ...over, corpus: { ...smallRun().corpus, maxQuarantineRatio: 0 } })
-
 test('a failed stage parks and its page says what happened, which button to press and what to paste; a patch lets it go on', async () => {
-  const run = await startRun(system, 'quarantine', strict())
+  const run = await startRun(system, 'quarantine', strictRun())
   const park = await parkOf(run, 'ingest')
   expect(park).toMatchObject({ stage: 'ingest', park: 1, type: 'TooMuchQuarantined', actions: ['retry', 'abort'] })
   expect(park.message).toMatch(/^ingest: \d+ of \d+ lines \(\d+\.\d\d %\) could not be read, allowed are 0 %/)
@@ -53,7 +41,7 @@ test('a failed stage parks and its page says what happened, which button to pres
 })
 
 test('a decision that does not fit is refused and says why; a repeated one acts once and says so', async () => {
-  const run = await startRun(system, 'decisions', strict())
+  const run = await startRun(system, 'decisions', strictRun())
   await parkOf(run, 'ingest')
   const fits = { stage: 'ingest', park: 1, action: 'retry' as const }
   expect(await refusal(run, { ...fits, stage: 'filter' })).toBe('filter is not parked; parked: ingest (park 1)')
@@ -82,7 +70,7 @@ test('a decision that does not fit is refused and says why; a repeated one acts 
 })
 
 test('pause holds the next stage back until resume', async () => {
-  const run = await startRun(system, 'pause', strict())
+  const run = await startRun(system, 'pause', strictRun())
   await parkOf(run, 'ingest')
   expect(await run.executeUpdate<string, [unknown]>('pause', { args: [{ by: 'ann' }] })).toMatch(/^paused by ann/)
   expect(await pageOf(run)).toContain('paused: nothing new begins until the update `resume`')

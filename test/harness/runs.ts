@@ -6,6 +6,7 @@ import type { Problem } from '@cpt/contracts/parse-input'
 import type { System } from './system.ts'
 import { until } from './until.ts'
 
+type HistoryEvent = NonNullable<Awaited<ReturnType<WorkflowHandle['fetchHistory']>>['events']>[number]
 export type RunHandle = WorkflowHandle<(input?: CptRunInput) => Promise<CptRunResult>>
 
 /** Starts cptRun as the UI does: one JSON payload, or none at all. */
@@ -32,8 +33,18 @@ export const parkOf = (run: RunHandle, stage: string, park = 1, deadlineSeconds 
     const state = await progressIfAnswered(run)
     const other = state?.parked.find((p) => p.stage !== stage)
     if (other !== undefined) throw new Error(`${run.workflowId} parked at ${other.stage}, not ${stage}: ${other.type}: ${other.message}\n${other.logTail.join('\n')}`)
-    return state?.parked.find((p) => p.park === park) ?? null
+    const found = state?.parked.find((p) => p.park === park)
+    if (found === undefined) await stillRuns(run)
+    return found ?? null
   }, deadlineSeconds)
+
+/** What is waited for in a run that has ended never comes. */
+const stillRuns = async (run: RunHandle): Promise<void> => {
+  const status = await run.describe().then((d) => d.status.name, () => 'RUNNING')
+  if (status === 'RUNNING') return
+  const words = (e: unknown): string => (e instanceof Error ? [e.message, ...(e.cause === undefined ? [] : [words(e.cause)])].join(': ') : String(e))
+  throw new Error(`${run.workflowId} is ${status}: ${await run.result().then((result) => JSON.stringify(result), words)}`)
+}
 
 /** The line of a stage, once it is in a given state; done is done, whether by this run or by an earlier one. */
 export const stageIs = (run: RunHandle, key: string, state: 'running' | 'done' | 'skipped', deadlineSeconds = 120): Promise<StageLine> =>
@@ -77,6 +88,25 @@ export const failureOf = async (run: RunHandle): Promise<{ type: string; message
 /** Activity ids in the order they were scheduled, from the history. */
 export const scheduledActivities = async (run: RunHandle): Promise<string[]> =>
   ((await run.fetchHistory()).events ?? []).flatMap((e) => (e.activityTaskScheduledEventAttributes?.activityId == null ? [] : [e.activityTaskScheduledEventAttributes.activityId]))
+
+/** Index of the event from which a run is to be done again; none is below 0. */
+export type ResetPoint = (events: readonly HistoryEvent[]) => number
+
+/**
+ * Resets a run as the UI does, to the first workflow task that ended at or after a point of its history: that task and
+ * all that follows is undone, and the server sends signals and updates from then on again. Returns the run that goes on.
+ */
+export const resetRun = async ({ client, server }: System, { workflowId }: RunHandle, pointOf: ResetPoint): Promise<RunHandle> => {
+  const newest: RunHandle = client.workflow.getHandle(workflowId)
+  const { runId } = await newest.describe()
+  const events = (await newest.fetchHistory()).events ?? []
+  const point = pointOf(events)
+  const task = point < 0 ? undefined : events.slice(point).find((e) => e.workflowTaskCompletedEventAttributes != null)
+  if (task === undefined) throw new Error(`${workflowId}: its history has no workflow task to reset to`)
+  const request = { namespace: server.namespace, workflowExecution: { workflowId, runId }, workflowTaskFinishEventId: task.eventId ?? null, requestId: randomUUID(), reason: 'reset by a test' }
+  await client.workflowService.resetWorkflowExecution(request)
+  return newest
+}
 
 /** The text of the run page. */
 export const pageOf = async (run: Pick<RunHandle, 'query'>): Promise<string> => (await run.query<{ currentDetails?: string }>('__temporal_workflow_metadata')).currentDetails ?? ''

@@ -54,3 +54,16 @@ export const smallRun = (over: CptRunInput = {}): CptRunInput => ({
   placement: { data: { threads: 1 }, scoring: { threads: 1 }, train: { threads: 1, batchTokens: 4096 }, evaluate: { threads: 1 } },
   ...over,
 })
+
+/** Less of everything: one round, no synthetic text, no benchmark. */
+export const briefRun = (over: CptRunInput = {}): CptRunInput =>
+  smallRun({
+    synthesis: { numDocs: 0 },
+    plan: [{ name: 'only', rounds: 1, tokens: 4 * globalBatchTokens, order: 'random', mixture: { languages: { zh: 0.4, en: 0.6 } } }],
+    training: { ...smallRun().training, warmupTokens: globalBatchTokens, decayTokens: globalBatchTokens },
+    evaluation: { windowTokens: 128, maxTokensPerDoc: 128, benchmarks: [] },
+    ...over,
+  })
+
+/** The same, parked at `ingest` as soon as its lines were read. */
+export const strictRun = (over: CptRunInput = {}): CptRunInput => briefRun({ ...over, corpus: { ...smallRun().corpus, maxQuarantineRatio: 0 } })
