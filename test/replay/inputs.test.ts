@@ -3,9 +3,6 @@ import { inputDifferences, recordedCalls } from './compare-inputs.ts'
 import { readHistories, scenarioOf, type Recorded } from './recorded-histories.ts'
 import { bundleWithInputs, replayHistories, silenceSdk } from './replay-histories.ts'
 
-/** Changed on purpose since the histories were recorded, and in no request: who asks, and what is to be stopped. */
-const changedSince = /^\S+ \$\[0\]\.(?:run|fingerprint): /
-
 let recorded: Recorded[]
 let code: string
 
@@ -19,7 +16,7 @@ const compare = async (workflowCode: string, histories: Recorded[]): Promise<{ n
   (await replayHistories(workflowCode, histories)).map(({ name, error, called }, i) => ({
     name,
     error,
-    differences: inputDifferences(recordedCalls(histories[i]!), called).filter((d) => !changedSince.test(d)),
+    differences: inputDifferences(recordedCalls(histories[i]!), called),
   }))
 
 const ofScenario = (name: string): Recorded[] => recorded.filter((r) => scenarioOf(r.name) === name)
