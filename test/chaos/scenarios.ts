@@ -98,7 +98,7 @@ export const checkpointDamaged: Scenario = (stand, seed) => violationsOf(experim
 /** The worker is killed while the training runs, and comes back. */
 export const workerKilled: Scenario = (stand, seed) => violationsOf(experiment(stand, {
   name: 'worker-killed', seed,
-  input: slowRun(stand.runner, {}, 300),
+  input: slowRun(stand.runner, {}, 120),
   disturb: async (_run, log, over) => {
     await trainingAt(stand, 5, over, null)
     await killWorker(stand, log, 0)
@@ -108,9 +108,9 @@ export const workerKilled: Scenario = (stand, seed) => violationsOf(experiment(s
 /** Two runs want the same training; the one that asked last is cancelled. */
 export const oneAskerLeaves: Scenario = (stand, seed) => violationsOf(experiment(stand, {
   name: 'two-askers', seed,
-  input: slowRun(stand.runner, {}, 300),
+  input: slowRun(stand.runner, {}, 200),
   disturb: async (_run, log, over) => {
-    const other = await startRun(stand.system, 'other-asker', slowRun(stand.runner, {}, 300))
+    const other = await startRun(stand.system, 'other-asker', slowRun(stand.runner, {}, 200))
     const job = await until('two askers of one training', async () => {
       if (over.aborted) throw new Error('the run was over before two asked for its training')
       const training = (await jobsIn(stand.system.storeDir)).find((j) => j.beat?.phase === 'train' && j.isRunning)
