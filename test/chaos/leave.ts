@@ -29,12 +29,13 @@ const untilNothingLeft = async (stand: Stand, sinceMs: number, mostSeconds: numb
 
 /** Cancels or terminates a run at a moment of its own and says how long something of it was left. */
 export const leaveAt = async (stand: Stand, how: 'cancel' | 'terminate', seed: number, moment: (over: AbortSignal) => Promise<void>): Promise<{ seconds: number; violations: Violation[] }> => {
+  const run = slowRun(stand.runner)
   let after: Awaited<ReturnType<typeof untilNothingLeft>> = { seconds: 0, left: [] }
   const outcome = await experiment(stand, {
     name: how, seed,
     ends: how === 'cancel' ? 'CANCELLED' : 'TERMINATED',
     // training of its own: what an earlier point has left trained must not make this one shorter
-    input: slowRun(stand.runner, { seed: 1_000 + seed }),
+    input: { ...run, training: { ...run.training, peakLr: 1e-4 * (1 + seed / 1e6) } },
     disturb: async (run, log, over) => {
       await moment(over)
       const leftAtMs = performance.now()
