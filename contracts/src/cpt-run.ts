@@ -131,7 +131,8 @@ export const CptRunSpec = z
     const { schedule, warmupTokens, decayTokens, globalBatchTokens } = spec.training
     const planned = spec.plan.reduce((sum, s) => sum + s.rounds * Math.floor(s.tokens / s.rounds / globalBatchTokens) * globalBatchTokens, 0)
     const decay = schedule === 'warmup-stable-decay' ? decayTokens : 0
-    if (schedule !== 'constant' && warmupTokens + decay > planned)
+    // a plan without a whole batch is told by its own line below
+    if (schedule !== 'constant' && planned > 0 && warmupTokens + decay > planned)
       bad(['training', decay > 0 ? 'decayTokens' : 'warmupTokens'], `expected a warm-up and decay that fit into the plan's ${planned} tokens, got ${warmupTokens} + ${decay}`)
     if (!spec.plan.some((s) => (s.mixture.languages[spec.targetLanguage] ?? 0) > 0)) bad(['targetLanguage'], 'expected a language that the plan gives a share')
     spec.plan.forEach((s, i) => {
