@@ -7,7 +7,7 @@ import type { Stage, StageCall, StageOutcome } from '@cpt/contracts/stage'
 import type { StageAddress } from '@cpt/contracts/activities'
 import { z } from 'zod'
 import { nameAsker } from './askers.ts'
-import { askerOf } from './claims.ts'
+import { askerOf, claimsOf } from './claims.ts'
 import type { Deps } from './deps.ts'
 import { canonical, fingerprintOf, parentsOf, unitsOf } from './identity.ts'
 import { liveLine } from './live-progress.ts'
@@ -39,21 +39,23 @@ export const runStage =
       const work = stage.shape.kind === 'map' ? await unitsOf(stage, request, async (ref) => (await deps.store.manifest(ref)).shards) : null
       const ranges = work === null ? [null] : await rangesOf(deps, fingerprint, work, placement.shardsPerJob)
       const before = await committedUnits(deps, work ?? [])
+      const asker = askerOf(call.run.workflowId, call.run.firstRunId, call.key)
       let [watched, recoveries] = [0, 0]
       const live = liveLine(deps, call.key)
       await together(ranges, placement.runner === 'local' ? deps.config.slots : ranges.length, async (indices, range, detach) => {
         const units = indices === null ? null : (work ?? []).filter((u) => indices.includes(u.index))
         // another request may have committed these units already: a job would start only to find nothing to do
         if (units !== null && (await pendingOf(deps, units)).length === 0) return
-        const attempt = await watchRange(deps, {
-          stage, fingerprint, range, request, placement, asker: askerOf(call.run.workflowId, call.run.firstRunId, call.key), key: call.key, decision: call.decision, detach, live,
+        await watchRange(deps, {
+          stage, fingerprint, range, request, placement, asker, key: call.key, decision: call.decision, detach, live,
           parents: parentsOf(request),
           pending: async () => units === null ? null : await pendingOf(deps, units),
           isCommitted: async () => units === null ? (await deps.store.record(fingerprint)) !== null : (await pendingOf(deps, units)).length === 0,
           progress: async () => units === null ? ((await deps.store.list(`checkpoints/${fingerprint.slice(0, 2)}/${fingerprint}/`)).at(-1) ?? '') : String((await pendingOf(deps, units)).length),
         })
         watched += 1
-        recoveries += attempt - 1
+        // what other runs have tried at the same work is no recovery of this one
+        recoveries += Math.max(0, (await claimsOf(deps.store, fingerprint, range)).filter((c) => c.workflow === asker).length - 1)
       })
       const record = work === null ? await deps.store.record(fingerprint) : await mergeUnits(deps, stage, fingerprint, request, work)
       if (record === null) throw new StoreCorrupt(`${stage.name}: the commit record of ${fingerprint} is gone`)
