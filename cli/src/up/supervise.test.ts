@@ -57,6 +57,12 @@ test('a service that cannot start is reported with its last words and left stopp
   expect(readFileSync(join(folder, 'log'), 'utf8')).toContain('no such table')
 })
 
+test('a service whose log cannot be written runs all the same', async () => {
+  const running = await supervise({ ...service(`console.log("ready"); ${staying}`), logFile: join(folder, 'none', 'log') }, () => undefined, never)
+  expect(running.restarts()).toBe(0)
+  await running.stop()
+})
+
 test('cancelling while it starts leaves no process', async () => {
   const cancel = new AbortController()
   const born: ProcessIdentity[] = []

@@ -48,12 +48,15 @@ export const supervise = async (spec: ServiceSpec, onEvent: (event: ServiceEvent
     const watchers: ((line: string) => void)[] = []
     for (const stream of [child.stdout, child.stderr]) {
       stream.pipe(log, { end: false })
+      // a service whose log cannot be kept, as on a full disk, is still a service; the pipe that broke had paused it
+      log.on('error', () => stream.resume())
       createInterface({ input: stream }).on('line', (line) => {
         tail.push(plainText(line))
         if (tail.length > 8) tail.shift()
         if (stream === child.stdout) for (const see of watchers) see(line)
       })
     }
+    child.once('close', () => log.end())
     const identity = child.pid === undefined ? null : identify(child.pid)
     if (identity !== null) onEvent({ what: 'spawned', identity })
     const gone = new AbortController()
