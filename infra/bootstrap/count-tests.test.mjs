@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { countPytest, countVitest, sum } from './count-tests.mjs'
+import { countPytest, countVitest, failuresOfPytest, failuresOfVitest, sum } from './count-tests.mjs'
 
 let folder
 beforeEach(() => (folder = mkdtempSync(join(tmpdir(), 'cpt-count-'))))
@@ -29,4 +29,21 @@ test('a runner that fails without a report or a failed test counts as one failur
 
 test('counts add up', () => {
   expect(sum([{ passed: 1, failed: 0, skipped: 0 }, { passed: 2, failed: 3, skipped: 4 }])).toEqual({ passed: 3, failed: 3, skipped: 4 })
+})
+
+test('what failed or was skipped is told by name with the first lines of why', () => {
+  const vitest = {
+    testResults: [
+      { name: 'a.test.ts', status: 'failed', assertionResults: [{ fullName: 'sums', status: 'passed' }, { fullName: 'loses', status: 'failed', failureMessages: ['\u001b[31mError\u001b[0m: 1 is not 2\n    at x'] }, { fullName: 'waits', status: 'pending' }] },
+      { name: 'b.test.ts', status: 'failed', message: 'no such module', assertionResults: [] },
+    ],
+  }
+  expect(failuresOfVitest(file(JSON.stringify(vitest)))).toEqual([
+    { name: 'a.test.ts › loses', why: ['Error: 1 is not 2', '    at x'] },
+    { name: 'a.test.ts › waits', why: ['pending'] },
+    { name: 'b.test.ts', why: ['no such module'] },
+  ])
+  const xml = '<testsuite><testcase classname="t.a" name="ok" time="0"/><testcase classname="t.a" name="fine"></testcase><testcase classname="t.b" name="x[&lt;1&gt;]"><failure message="assert 1 == 2&#10; + where">long</failure></testcase></testsuite>'
+  expect(failuresOfPytest(file(xml))).toEqual([{ name: 't.b › x[<1>]', why: ['assert 1 == 2', ' + where'] }])
+  expect(failuresOfVitest(join(folder, 'absent'))).toEqual([])
 })

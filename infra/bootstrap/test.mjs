@@ -6,7 +6,7 @@ import { provideSlurm } from '../slurm/provide.mjs'
 import { provideTemporal } from '../temporal/provide.mjs'
 import { buildBundles } from './bundles.mjs'
 import { provideChromium } from './chromium.mjs'
-import { countPytest, countVitest, sum } from './count-tests.mjs'
+import { countPytest, countVitest, failuresOfPytest, failuresOfVitest, sum } from './count-tests.mjs'
 import { provideStrace } from './debian-programs.mjs'
 import { home } from './home.mjs'
 import { checkNode } from './interpreters.mjs'
@@ -18,6 +18,7 @@ import { installWorkspace } from './workspace.mjs'
 const bin = (name) => join(home, 'node_modules', '.bin', name)
 const reports = mkdtempSync(join(tmpdir(), 'cpt-test-'))
 const results = []
+const failures = []
 
 /** Runs a step whatever came before, so that one run shows everything that is wrong. */
 const step = async (name, work) => {
@@ -27,20 +28,26 @@ const step = async (name, work) => {
   try {
     counts = await work()
   } catch (error) {
-    say(error instanceof SetupError ? `✗ ${error.message}\n  ${error.fix}` : String(error.stack))
+    failures.push({ name, why: (error instanceof SetupError ? `${error.message}\n${error.fix}` : String(error.stack)).split('\n') })
+    say(failures.at(-1).why.join('\n  '))
     counts = { passed: 0, failed: 1, skipped: 0 }
   }
   results.push({ name, ...counts, seconds: (performance.now() - start) / 1000 })
 }
 
 const check = (name, program, args, cwd = home) =>
-  step(name, async () => ({ passed: 0, failed: (await runCommand(program, args, { cwd })).code === 0 ? 0 : 1, skipped: 0 }))
+  step(name, async () => {
+    const { code, tail } = await runCommand(program, args, { cwd })
+    if (code !== 0) failures.push({ name, why: tail.slice(-20) })
+    return { passed: 0, failed: code === 0 ? 0 : 1, skipped: 0 }
+  })
 
 const vitest = (project, env = {}) =>
   step(`vitest ${project}`, async () => {
     const file = join(reports, `${project}.json`)
     const args = ['run', '--project', project, '--reporter=default', '--reporter=json', `--outputFile.json=${file}`]
     const { code } = await runCommand(bin('vitest'), args, { env })
+    failures.push(...failuresOfVitest(file))
     return countVitest(file, code)
   })
 
@@ -76,6 +83,7 @@ const runAll = async () => {
   await step('pytest', async () => {
     const file = join(reports, 'pytest.xml')
     const { code } = await runCommand(uv, inMl('pytest', `--junitxml=${file}`), { cwd: ml })
+    failures.push(...failuresOfPytest(file))
     return countPytest(file, code)
   })
   await vitest('unit')
@@ -112,6 +120,8 @@ try {
 
 say('')
 for (const r of results) say(`${r.failed + r.skipped === 0 ? '✓' : '✗'} ${r.name.padEnd(22)} ${String(r.passed).padStart(5)} passed ${String(r.failed).padStart(3)} failed ${String(r.skipped).padStart(3)} skipped ${r.seconds.toFixed(0).padStart(5)} s`)
+// told again at the end, where one looks, and in a form that .ci/run finds
+for (const { name, why } of failures) say([`✗ ${name.replace(`${home}/`, '')}`, ...why.map((line) => `  │ ${line}`)].join('\n'))
 const total = sum(results)
 // a skipped test proves nothing, so it does not pass either
 process.exitCode = total.failed + total.skipped === 0 && total.passed > 0 ? 0 : 1
