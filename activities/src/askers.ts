@@ -1,12 +1,12 @@
-import { randomUUID } from 'node:crypto'
 import { existsSync } from 'node:fs'
-import { mkdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Client } from '@temporalio/client'
 import type { RunIdentity } from '@cpt/contracts/activities'
 import { z } from 'zod'
 import { askerOf } from './claims.ts'
 import type { Deps } from './deps.ts'
+import { replaceFile } from './replace-file.ts'
 
 /** Who an asker is, so that one can ask its server whether it still lives. The namespace's id tells servers apart. */
 export const AskerName = z.object({ namespaceId: z.string(), workflowId: z.string(), firstRunId: z.string(), key: z.string() })
@@ -21,9 +21,7 @@ export const nameAsker = async ({ workDir, client }: Pick<Deps, 'workDir' | 'cli
   if (existsSync(path)) return
   const name: AskerName = { namespaceId: await namespaceIdOf(client), ...run, key }
   await mkdir(join(workDir, 'askers', asker), { recursive: true })
-  const tmp = `${path}.${randomUUID()}.tmp`
-  await writeFile(tmp, JSON.stringify(name))
-  await rename(tmp, path)
+  await replaceFile(path, JSON.stringify(name))
 }
 
 /** Null where nobody has put it down. */

@@ -12,7 +12,7 @@ import { classifyFailure, type Ending, type Verdict } from './classify-failure.t
 import type { Deps } from './deps.ts'
 import { failpoint } from './failpoint.ts'
 import type { JobFolder, JobRunner } from './job-runner/job-runner.ts'
-import { readLogTail } from './job-runner/local.ts'
+import { readLogTail } from './job-runner/job-files.ts'
 import { needsPerson, tryAgain } from './stage-failure.ts'
 import type { RangeWork } from './watch-range.ts'
 

@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto'
-import { mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { RunnerName } from '@cpt/contracts/job'
 import { z } from 'zod'
 import type { ArtifactStore } from './artifact-store/artifact-store.ts'
 import type { JobFolder } from './job-runner/job-runner.ts'
+import { replaceFile } from './replace-file.ts'
 
 /** Who asked for an attempt, and how far the work was when it was claimed (the budget counts failures without progress). */
 export const Claim = z.object({ workflow: z.string(), run: z.string(), key: z.string(), decision: z.int(), runner: RunnerName, host: z.string(), progress: z.string(), at: z.string() })
@@ -47,33 +48,32 @@ const AskedFor = z.object({ runner: RunnerName, job: z.object({ path: z.string()
 export const enterAsker = async (workDir: string, runner: RunnerName, job: JobFolder, asker: string): Promise<void> => {
   await mkdir(join(job.path, 'askers'), { recursive: true })
   await mkdir(join(workDir, 'askers', asker), { recursive: true })
-  const path = join(workDir, 'askers', asker, `${job.fingerprint.slice(0, 16)}-${job.range}.json`)
-  await writeFile(`${path}.${process.pid}.tmp`, JSON.stringify({ runner, job }))
-  await rename(`${path}.${process.pid}.tmp`, path)
+  await replaceFile(join(workDir, 'askers', asker, `${job.fingerprint.slice(0, 16)}-${job.range}.json`), JSON.stringify({ runner, job }))
 }
 
 /** How long the other askers are watched: a worker that watches renews several times a second. */
 const othersWatchedMs = 2_000
 
-/**
- * Withdraws `asker` and tells whether someone else still renews the lease: the last one to go stops the job. Counters
- * are compared, not times: hosts' clocks differ.
- */
+/** Withdraws `asker` and tells whether someone else still renews the lease: the last one to go stops the job. */
 export const withdrawAsker = async (job: JobFolder, asker: string): Promise<{ othersAsk: boolean }> => {
+  await rm(join(job.path, 'askers', asker), { force: true })
+  return { othersAsk: await isRenewedBy(job, () => true) }
+}
+
+/** Whether an asker that `counts` renews the job's lease now: counters are compared, not times, since hosts' clocks differ. */
+export const isRenewedBy = async (job: JobFolder, counts: (asker: string) => boolean): Promise<boolean> => {
   const folder = join(job.path, 'askers')
-  await rm(join(folder, asker), { force: true })
-  const counters = async (): Promise<string> => {
-    const names = (await readdir(folder).catch(() => [])).sort()
-    return (await Promise.all(names.map(async (n) => `${n} ${await readFile(join(folder, n), 'utf8').catch(() => '')}`))).join('\n')
+  const counters = async (): Promise<Map<string, string>> => {
+    const names = (await readdir(folder).catch(() => [])).filter(counts)
+    return new Map(await Promise.all(names.map(async (name) => [name, await readFile(join(folder, name), 'utf8').catch(() => '')] as const)))
   }
   const before = await counters()
   const until = performance.now() + othersWatchedMs
-  while (before !== '' && performance.now() < until) {
+  while (before.size > 0 && performance.now() < until) {
     await delay(100)
-    const now = await counters()
-    if (now !== '' && now !== before) return { othersAsk: true }
+    for (const [name, counter] of await counters()) if (counter !== before.get(name)) return true
   }
-  return { othersAsk: false }
+  return false
 }
 
 /** The jobs that `asker` asked for last, one for each range. */

@@ -1,19 +1,16 @@
-import { mkdir, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
-import { setTimeout as delay } from 'node:timers/promises'
 import { ApplicationFailure } from '@temporalio/common'
 import { pausedType } from '@cpt/contracts/activities'
 import type { EndRecord } from '@cpt/contracts/job'
 import { z } from 'zod'
+import { isRenewedBy } from './claims.ts'
 import type { JobFolder } from './job-runner/job-runner.ts'
 
 /** In the folder of an asker: a person wants its work held. In the folder of a job: leave at the next commit. */
 const mark = 'pause'
 const markOf = (workDir: string, asker: string): string => join(workDir, 'askers', asker, mark)
-
-/** How long other askers are watched for a sign of life; a worker that watches renews several times a second. */
-const othersWatchedMs = 2_000
 
 export const holdAsker = async (workDir: string, asker: string): Promise<void> => {
   await mkdir(join(workDir, 'askers', asker), { recursive: true })
@@ -25,21 +22,8 @@ export const isHeld = (workDir: string, asker: string): boolean => existsSync(ma
 export const holdJob = (job: JobFolder): Promise<void> => writeFile(join(job.path, mark), '')
 export const releaseJob = (job: JobFolder): Promise<void> => rm(join(job.path, mark), { force: true })
 
-/** Whether somebody else who is not held renews the job's lease: counters are compared, since hosts' clocks differ. */
-export const isWantedByOthers = async (workDir: string, job: JobFolder, asker: string): Promise<boolean> => {
-  const folder = join(job.path, 'askers')
-  const counters = async (): Promise<Map<string, string>> => {
-    const names = (await readdir(folder).catch(() => [])).filter((name) => name !== asker && !isHeld(workDir, name))
-    return new Map(await Promise.all(names.map(async (name) => [name, await readFile(join(folder, name), 'utf8').catch(() => '')] as const)))
-  }
-  const before = await counters()
-  const until = performance.now() + othersWatchedMs
-  while (before.size > 0 && performance.now() < until) {
-    await delay(100)
-    for (const [name, counter] of await counters()) if (counter !== before.get(name)) return true
-  }
-  return false
-}
+/** Whether somebody else who is not held renews the job's lease. */
+export const isWantedByOthers = (workDir: string, job: JobFolder, asker: string): Promise<boolean> => isRenewedBy(job, (name) => name !== asker && !isHeld(workDir, name))
 
 export const isPausedEnd = (end: EndRecord): boolean => end.endClass === 'stopped' && end.type === pausedType
 

@@ -7,7 +7,7 @@ import { askerOf, jobsOfAsker, withdrawAsker } from './claims.ts'
 import { namespaceIdOf, whoIs, type AskerName } from './askers.ts'
 import type { Deps } from './deps.ts'
 import type { JobFolder, JobRunner } from './job-runner/job-runner.ts'
-import { writeEnd } from './job-runner/local.ts'
+import { writeEnd } from './job-runner/job-files.ts'
 
 const graceMs = 20_000
 /** What is too much for one report waits for the next round. */

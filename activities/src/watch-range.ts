@@ -1,5 +1,4 @@
-import { randomUUID } from 'node:crypto'
-import { mkdir, rename, writeFile } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CancelledFailure, Context } from '@temporalio/activity'
 import type { Beat, EndRecord, JobRequest, JobUnit, Placement } from '@cpt/contracts/job'
@@ -12,8 +11,9 @@ import { failpoint } from './failpoint.ts'
 import { isHeld, isPausedEnd, paused, pausedAt } from './hold.ts'
 import { sweepDebris } from './job-debris.ts'
 import { JobNotStarted, type JobFolder } from './job-runner/job-runner.ts'
-import { writeEnd } from './job-runner/local.ts'
+import { writeEnd } from './job-runner/job-files.ts'
 import type { LiveLine } from './live-progress.ts'
+import { replaceFile } from './replace-file.ts'
 import { needsPerson } from './stage-failure.ts'
 
 /** One range of a stage's work, as the watcher needs it. */
@@ -146,9 +146,7 @@ const untilNextLook = async (work: RangeWork, { job, runner }: Attempt): Promise
 const prepare = async (job: JobFolder, request: JobRequest): Promise<void> => {
   await mkdir(job.path, { recursive: true })
   // two watchers may prepare the same attempt: each writes the file whole
-  const tmp = join(job.path, `.tmp-${randomUUID()}`)
-  await writeFile(tmp, JSON.stringify(request))
-  await rename(tmp, join(job.path, 'request.json'))
+  await replaceFile(join(job.path, 'request.json'), JSON.stringify(request))
 }
 
 const requestOf = async (deps: Deps, work: RangeWork, job: JobFolder, placement: Placement): Promise<JobRequest> => ({

@@ -69,7 +69,7 @@ export const plantedBugs: readonly PlantedBug[] = [
   },
   {
     name: 'a cancelled asker stops a job that another one wants',
-    patch: { file: 'activities/src/claims.ts', edits: [['  const before = await counters()\n', "  const before = ''\n"]] },
+    patch: { file: 'activities/src/claims.ts', edits: [['  const before = await counters()\n', '  const before = new Map<string, string>()\n']] },
     scenario: oneAskerLeaves,
   },
 ]

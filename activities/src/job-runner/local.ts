@@ -1,14 +1,14 @@
 import { spawn, type ChildProcess } from 'node:child_process'
-import { appendFile, open, readFile, stat, writeFile } from 'node:fs/promises'
+import { appendFile, open, stat, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { Beat, EndRecord, exitClass } from '@cpt/contracts/job'
-import { putFileIfAbsent } from '../artifact-store/local-disk.ts'
+import { Beat, exitClass } from '@cpt/contracts/job'
 import { distantJobs } from './distant-jobs.ts'
+import { readEnd, readJson, writeEnd } from './job-files.ts'
 import { groupMembers, isAlive, isHalted, jobMembers, marked, oomKills, signalProcess, Started } from './process.ts'
 import type { WarmParent } from './warm-parent.ts'
-import { JobNotStarted, type JobFolder, type JobRunner, type JobState, type LastWords } from './job-runner.ts'
+import { JobNotStarted, type JobFolder, type JobRunner, type JobState } from './job-runner.ts'
 
 export interface LocalRunnerSettings {
   python: string
@@ -35,7 +35,7 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
   const distant = distantJobs(settings.marginMs ?? 30_000)
 
   const look = async (job: JobFolder): Promise<JobState> => {
-    const end = await readJson(join(job.path, 'end.json'), EndRecord)
+    const end = await readEnd(job)
     if (end !== null) {
       distant.forget(job)
       return { state: 'ended', end }
@@ -145,7 +145,7 @@ const beatOf = (job: JobFolder): Promise<Beat | null> => readJson(join(job.path,
 
 /** The end record that a job may have written between two looks. */
 const lateEnd = async (job: JobFolder): Promise<JobState | null> => {
-  const end = await readJson(join(job.path, 'end.json'), EndRecord)
+  const end = await readEnd(job)
   return end === null ? null : { state: 'ended', end }
 }
 
@@ -156,33 +156,3 @@ const forMemory = async (started: Started | null): Promise<string> => {
 }
 
 const sizeOf = (path: string): Promise<number> => stat(path).then((s) => s.size, () => 0)
-
-/** Writes an end record on behalf of a job that is proven gone, with the tail of its log as evidence. */
-export const writeEnd = async (job: JobFolder, last: LastWords): Promise<void> => {
-  const end: EndRecord = { format: 'cpt-end/1', type: 'JobEnded', progressTokens: 0, logTail: await readLogTail(job), wallSeconds: 0, ...last }
-  await putFileIfAbsent(join(job.path, 'end.json'), Buffer.from(JSON.stringify(end)))
-}
-
-/** The last lines of a job's log, control characters removed. */
-export const readLogTail = async (job: JobFolder, lines = 12): Promise<string[]> => {
-  const file = await open(join(job.path, 'log.jsonl'), 'r').catch(() => null)
-  if (file === null) return []
-  try {
-    const { size } = await file.stat()
-    const length = Math.min(size, 16_384)
-    const { buffer } = await file.read(Buffer.alloc(length), 0, length, size - length)
-     
-    return buffer.toString('utf8').split('\n').filter((l) => l.trim() !== '').slice(-lines).map((l) => l.replace(/[\u0000-\u001f\u007f-\u009f]/g, ' ').slice(0, 400))
-  } finally {
-    await file.close()
-  }
-}
-
-const readJson = async <T>(path: string, schema: { safeParse: (v: unknown) => { success: true; data: T } | { success: false } }): Promise<T | null> => {
-  try {
-    const parsed = schema.safeParse(JSON.parse(await readFile(path, 'utf8')))
-    return parsed.success ? parsed.data : null
-  } catch {
-    return null
-  }
-}

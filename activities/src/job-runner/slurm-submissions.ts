@@ -1,8 +1,9 @@
-import { randomBytes, randomUUID } from 'node:crypto'
-import { mkdir, readdir, readFile, rename, writeFile } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { mkdir, readdir, readFile } from 'node:fs/promises'
 import { basename, join } from 'node:path'
 import { z } from 'zod'
 import { sha256 } from '../identity.ts'
+import { replaceFile } from '../replace-file.ts'
 import type { Row } from './slurm-commands.ts'
 import type { JobFolder } from './job-runner.ts'
 
@@ -35,10 +36,7 @@ export const submissionsOf = async (job: JobFolder): Promise<Submission[]> => {
 
 export const writeSubmission = async (job: JobFolder, submission: Submission): Promise<void> => {
   await mkdir(folderOf(job), { recursive: true })
-  const path = join(folderOf(job), `${submission.nonce}.json`)
-  const draft = `${path}.${randomUUID()}`
-  await writeFile(draft, JSON.stringify(submission))
-  await rename(draft, path)
+  await replaceFile(join(folderOf(job), `${submission.nonce}.json`), JSON.stringify(submission))
 }
 
 export const newNonce = (): string => randomBytes(8).toString('hex')

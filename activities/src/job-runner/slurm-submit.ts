@@ -1,7 +1,8 @@
 import { createHash } from 'node:crypto'
-import { mkdir, rename, writeFile } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { JobRequest } from '@cpt/contracts/job'
+import { replaceFile } from '../replace-file.ts'
 import { wordsOf, type SlurmCommand } from './slurm-commands.ts'
 import type { SlurmPool, SlurmSettings } from './slurm-settings.ts'
 import { meaningOf } from './slurm-states.ts'
@@ -79,9 +80,7 @@ const writeEnvironment = async (job: JobFolder, env: Record<string, string>): Pr
   const folder = join(job.path.slice(0, job.path.lastIndexOf(join('jobs', job.fingerprint.slice(0, 2)))), 'slurm')
   await mkdir(folder, { recursive: true, mode: 0o700 })
   const path = join(folder, `environment-${createHash('sha256').update(text).digest('hex').slice(0, 16)}`)
-  const draft = `${path}.${newNonce()}`
-  await writeFile(draft, text, { mode: 0o600 })
-  await rename(draft, path)
+  await replaceFile(path, text, { mode: 0o600 })
   return path
 }
 

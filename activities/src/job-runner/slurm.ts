@@ -1,11 +1,11 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
-import { Beat, EndRecord, SchedulerState } from '@cpt/contracts/job'
+import { Beat, type EndRecord, SchedulerState } from '@cpt/contracts/job'
 import { z } from 'zod'
 import { putFileIfAbsent } from '../artifact-store/local-disk.ts'
 import type { Config } from '../config.ts'
-import { writeEnd } from './local.ts'
+import { readEnd, readJson, writeEnd } from './job-files.ts'
 import { JobNotStarted, type JobFolder, type JobRunner, type JobState } from './job-runner.ts'
 import { addressOf, slurmCommand, type Row, type SlurmCommand } from './slurm-commands.ts'
 import { forgottenJob, recentJob } from './slurm-history.ts'
@@ -260,15 +260,3 @@ export const slurmRunner = ({ settings, run, python, mlDir, env }: SlurmRunnerOp
 }
 
 const isOpen = (s: Submission): boolean => s.state === 'intended' || s.state === 'submitted'
-
-const readEnd = (job: JobFolder): Promise<EndRecord | null> => readJson(join(job.path, 'end.json'), EndRecord)
-
-const readJson = async <T>(path: string, schema: { safeParse: (v: unknown) => { success: true; data: T } | { success: false } }): Promise<T | null> => {
-  try {
-    const parsed = schema.safeParse(JSON.parse(await readFile(path, 'utf8')))
-    return parsed.success ? parsed.data : null
-  } catch {
-    return null
-  }
-}
-

@@ -1,11 +1,12 @@
-import { createHash, randomUUID } from 'node:crypto'
-import { mkdir, rename, writeFile } from 'node:fs/promises'
+import { createHash } from 'node:crypto'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { ControlActivities, ReportRequest } from '@cpt/contracts/activities'
 import { train } from '@cpt/contracts/train'
 import { z } from 'zod'
 import type { Deps } from '../deps.ts'
+import { replaceFile } from '../replace-file.ts'
 import { renderReport } from './render-report.ts'
 import { changes } from './summary.ts'
 import { timing } from './timing.ts'
@@ -98,10 +99,4 @@ const parseJson = (data: Uint8Array | string | null): unknown => {
   } catch {
     return null
   }
-}
-
-const replaceFile = async (path: string, text: string): Promise<void> => {
-  const temporary = `${path}.${randomUUID()}.tmp`
-  await writeFile(temporary, text, { flag: 'wx' })
-  await rename(temporary, path)
 }
