@@ -25,6 +25,27 @@ export const releaseJob = (job: JobFolder): Promise<void> => rm(join(job.path, m
 /** Whether somebody else who is not held renews the job's lease. */
 export const isWantedByOthers = (workDir: string, job: JobFolder, asker: string): Promise<boolean> => isRenewedBy(job, (name) => name !== asker && !isHeld(workDir, name))
 
+const askAgainMs = 5_000
+
+/**
+ * For the watcher of a running job: a line may be held while another one wants the same job, and that one may go later.
+ * Each call looks now and then, beside the caller, and tells the job to leave once nobody but held lines wants it.
+ */
+export const leavesWhenUnwanted = (workDir: string, job: JobFolder, asker: string): (() => void) => {
+  let dueMs = 0
+  const look = async (): Promise<void> => {
+    if (await isWantedByOthers(workDir, job, asker)) return
+    await holdJob(job)
+    // one who resumes releases the line before the job
+    if (!isHeld(workDir, asker)) await releaseJob(job)
+  }
+  return () => {
+    if (!isHeld(workDir, asker) || performance.now() < dueMs || existsSync(join(job.path, mark))) return
+    dueMs = performance.now() + askAgainMs
+    look().catch(() => undefined)
+  }
+}
+
 export const isPausedEnd = (end: EndRecord): boolean => end.endClass === 'stopped' && end.type === pausedType
 
 /** Ends the activity of a line that a person has paused; the workflow waits for `resume` and calls it again. */

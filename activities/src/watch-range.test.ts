@@ -405,6 +405,20 @@ describe('watching a range', { timeout: 30_000 }, () => {
     })
   })
 
+  describe('a paused run whose job another one wanted', () => {
+    test('has it leave once that one is cancelled', async () => {
+      const [one, two] = [watch({}, 'run-1'), watch({}, 'run-2')]
+      await vi.waitFor(() => expect(one.heartbeats.length * two.heartbeats.length).toBeGreaterThan(0), { timeout: 10_000 })
+      expect(await pauseJobs(deps)({ run: { workflowId: 'cpt/x', firstRunId: 'run-1' }, keys: ['stage-1/round-1/train'] })).toEqual({ paused: 0, shared: 1 })
+      two.env.cancel('CANCELLED', new ActivityCancellationDetails({ cancelRequested: true }))
+      await expect(two.result).rejects.toThrow()
+      expect(cluster.stopped).toEqual([])
+      await vi.waitFor(() => expect(existsSync(join(attempt(1).path, 'pause'))).toBe(true), { timeout: 10_000 })
+      cluster.end(1, 'stopped', { type: 'Paused' })
+      expect(await failureOf(one.result)).toMatchObject({ type: 'Paused' })
+    })
+  })
+
   describe('the clean-up after a stage was left', () => {
     const cleanUp = (run: string, key = 'stage-1/round-1/train') => ensureStopped(deps)({ run: { workflowId: 'cpt/x', firstRunId: run }, key })
     const detached = async (run: string) => {

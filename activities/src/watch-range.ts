@@ -8,7 +8,7 @@ import { enterAsker, renewLease, withdrawAsker } from './claims.ts'
 import { classifyFailure } from './classify-failure.ts'
 import type { Deps } from './deps.ts'
 import { failpoint } from './failpoint.ts'
-import { isHeld, isPausedEnd, paused, pausedAt } from './hold.ts'
+import { isHeld, isPausedEnd, leavesWhenUnwanted, paused, pausedAt } from './hold.ts'
 import { sweepDebris } from './job-debris.ts'
 import { JobNotStarted, type JobFolder } from './job-runner/job-runner.ts'
 import { writeEnd } from './job-runner/job-files.ts'
@@ -57,6 +57,7 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
   await enterAsker(deps.workDir, runner.name, job, work.asker)
   const startedAt = performance.now()
   const seen = { tokens: -1, done: -1, phase: '', at: startedAt }
+  const leaveWhenUnwanted = leavesWhenUnwanted(deps.workDir, job, work.asker)
   let [lease, submitted] = [0, false]
   for (;;) {
     const state = await runner.look(job)
@@ -75,6 +76,7 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
         break
       case 'running':
         await renewLease(job, work.asker, lease++)
+        leaveWhenUnwanted()
         await work.live.report(work.range, { attempt: job.attempt, beat: state.beat, note })
         if (isStuck(state, seen, work.placement.noProgressSeconds)) await stopStuck(deps, work, current)
         break

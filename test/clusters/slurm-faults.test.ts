@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { cp, mkdir, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { sha256 } from '@cpt/activities/identity'
@@ -116,6 +116,37 @@ describe('answers that get lost', () => {
     expect((await submissionsOf(job)).map((s) => s.state).sort()).toEqual(['lost', 'submitted'])
     expect((await slurm.mustRun('squeue', ['-h', '-j', other, '-o', '%j %T'])).trim()).toBe('another PENDING')
     await slurm.mustRun('scancel', others)
+  })
+})
+
+describe('a scheduler that crashed before it saved that a job had ended', () => {
+  test('takes it to be running, and the next attempt does not wait for it', async () => {
+    const fingerprint = sha256(`${bench.root} attempts`)
+    const first = await bench.makeJob({ do: 'wait' }, { fingerprint })
+    await bench.runner.submit(first.job, first.request)
+    await until('the job itself to work', () => existsSync(join(first.job.path, 'beat.json')))
+    const [state, before] = [join(slurm.folder, 'state'), join(slurm.folder, 'state-before')]
+    // a crash loses what happened since the state was saved; here it is saved now, and taken back by hand
+    await slurm.ctld.kill('SIGTERM')
+    await cp(state, before, { recursive: true })
+    await schedulerBack()
+    await bench.kill(first.job)
+    const { end } = await bench.reach(first.job, 'ended')
+    expect(end.endClass).toBe('killed')
+    await slurm.ctld.kill()
+    await rm(state, { recursive: true })
+    await rename(before, state)
+    await slurm.ctld.start()
+
+    const next = await bench.makeJob({ do: 'commit' }, { fingerprint, attempt: 2 })
+    await bench.runner.submit(next.job, next.request)
+    await until('the scheduler to hold the next attempt up', async () => {
+      const seen = await bench.runner.look(next.job)
+      return seen.state === 'waiting' && seen.reason.includes('Dependency')
+    })
+    expect((await reachResubmitting(bench.runner, next.job, next.request)).end.endClass).toBe('done')
+    const rows = await bench.rows(first.job)
+    expect(rows.find((r) => r.comment.includes('/a1/'))?.state).toMatch(/^CANCELLED/)
   })
 })
 

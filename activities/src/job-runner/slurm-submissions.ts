@@ -53,6 +53,12 @@ export const commentOf = (job: JobFolder, nonce: string): string => `${commentPr
 export const arrayComment = (job: JobFolder, nonce: string): string => `cpt/${job.fingerprint.slice(0, 16)}/array/${nonce}`
 const commentPrefix = (job: JobFolder): string => `cpt/${job.fingerprint.slice(0, 16)}/r${job.range}/a${basename(job.path)}/`
 
+/** Which attempt of its range a listed job is; null for an array, which names many, and for jobs that are not ours. */
+export const attemptOf = ({ comment }: Row): number | null => {
+  const found = /^cpt\/[0-9a-f]{16}\/r\d+\/a(\d+)\//.exec(comment)
+  return found === null ? null : Number(found[1])
+}
+
 /** Whether this listed job is that submission: by comment, which is unique, never by a number, which is given out again. */
 export const isOf = (row: Row, submission: Submission): boolean =>
   row.comment === submission.comment && row.name === submission.name && (submission.task === null || row.task === submission.task)

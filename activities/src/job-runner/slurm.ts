@@ -10,6 +10,7 @@ import { JobNotStarted, type JobFolder, type JobRunner, type JobState } from './
 import { addressOf, slurmCommand, type Row, type SlurmCommand } from './slurm-commands.ts'
 import { forgottenJob, recentJob } from './slurm-history.ts'
 import { slurmPoll, type Listing } from './slurm-poll.ts'
+import { endedPredecessors } from './slurm-predecessors.ts'
 import type { SlurmSettings } from './slurm-settings.ts'
 import { lastWords, phaseOf, waitingReason } from './slurm-states.ts'
 import { isOf, strayOf, submissionsOf, writeSubmission, type Submission } from './slurm-submissions.ts'
@@ -31,6 +32,8 @@ const StartedBySlurm = z.object({ slurmJob: z.string().optional() })
 /** A submission may take as long as the scheduler likes; whoever asked for it goes on watching meanwhile. */
 const submitPatienceMs = 4_000
 const stopPatienceMs = 300_000
+/** How long a job may take to leave once its end is on record, before the attempt that waits for it has it cancelled. */
+const leavingMs = 10_000
 
 /** The runner of a worker's configuration; null where it names no cluster. Nodes have folders for temporary files of their own. */
 export const configuredSlurm = ({ slurm, python, home, jobEnv }: Pick<Config, 'slurm' | 'python' | 'home' | 'jobEnv'>): JobRunner | null => {
@@ -90,6 +93,7 @@ export const slurmRunner = ({ settings, run, python, mlDir, env }: SlurmRunnerOp
     const row = await rowOf(job, submissions, started, listing)
     if (row !== null) {
       const phase = phaseOf(row.state)
+      if (row.reason === 'Dependency') await cancelEnded(job, listing)
       if (phase === 'waiting') return { state: 'waiting', reason: waitingReason(row.state, row.reason) }
       if (phase === 'running') return await readRunning(job)
       // a loser of the start says nothing of the attempt
@@ -98,6 +102,14 @@ export const slurmRunner = ({ settings, run, python, mlDir, env }: SlurmRunnerOp
     }
     if (underWay.has(job.path)) return { state: 'waiting', reason: 'Slurm: being submitted' }
     return started === null ? await unlisted(job, submissions, listing, 2_000 * facts.messageTimeoutSeconds) : await forgotten(job, started.slurmJob ?? null, submissions, facts.hasAccounting, pulse)
+  }
+
+  /** What holds this job up and has ended long ago is cancelled; the scheduler then learns that it is gone. */
+  const cancelEnded = async (job: JobFolder, { rows }: Listing): Promise<void> => {
+    const key = `${job.path} held up`
+    if (milliseconds(key) < leavingMs) return
+    since.delete(key)
+    for (const ended of await endedPredecessors(job, rows)) await run('scancel', [addressOf(ended)])
   }
 
   const unsubmitted = (job: JobFolder): JobState => {
