@@ -74,7 +74,8 @@ const endsAttempt = (e: ChaosEvent): boolean => e['target'] === 'job' || e['fail
 /** How often, after a fault, a job may be submitted that has not claimed its start yet: nobody knows that it is on its way. */
 const unsureSubmissions = (e: ChaosEvent): number => {
   if (e.what === 'answers-lost') return Number(e['lost'])
-  if (e.what === 'submitted-again') return 1
+  // two that ask for an attempt in one moment may both submit it: one of them is turned away
+  if (e.what === 'submitted-again' || e.what === 'second-asker') return 1
   if (e.what !== 'kill') return 0
   return (e['target'] === 'worker' && e['unstarted'] !== 0) || e['target'] === 'server' || e['failpoint'] !== undefined ? 1 : 0
 }

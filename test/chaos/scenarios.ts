@@ -111,6 +111,7 @@ export const oneAskerLeaves: Scenario = (stand, seed) => violationsOf(experiment
   input: slowRun(stand.runner, {}, 200),
   disturb: async (_run, log, over) => {
     const other = await startRun(stand.system, 'other-asker', slowRun(stand.runner, {}, 200))
+    log.add('second-asker', { workflowId: other.workflowId })
     const job = await until('two askers of one training', async () => {
       if (over.aborted) throw new Error('the run was over before two asked for its training')
       const training = (await jobsIn(stand.system.storeDir)).find((j) => j.beat?.phase === 'train' && j.isRunning)
