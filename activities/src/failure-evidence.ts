@@ -27,7 +27,7 @@ export const readLog = ({ end, log, told }: Ending): Evidence => {
 const isAboutErrors = (line: string): boolean => {
   // one of our own structured lines: what it says of an end is in the end record
   if (/^\s*\{.*"event":/.test(line)) return false
-  if (/giv(ing|en) up|retries exceeded|reached max retries|no more retries|after \d+ retries/i.test(line)) return true
+  if (/giv(ing|en) up|retries exceeded|retry count exceeded|reached max retries|no more retries|after \d+ retries/i.test(line)) return true
   if (/\bNCCL WARN\b/.test(line)) return true
   return !/\b(WARN|WARNING|INFO|DEBUG|NOTICE)\b|Warning:|\[[WI]\d{4} |^[WI]\d{4} |retry|attempt \d+ of \d+|\bignored\b/i.test(line)
 }
@@ -49,5 +49,6 @@ const signalsOf = (end: EndRecord, reason: string, lines: string[]): string[] =>
     ...lines.map((line) => Number(/exitcode\s*: -(\d+)/.exec(line)?.[1] ?? /(?:Signal|got signal:) (\d+)/.exec(line)?.[1] ?? 0)),
     ...lines.map((line) => (/^(.*: line \d+: +\d+ )?Killed\b|killed by signal: Killed/.test(line) ? constants.signals.SIGKILL : 0)),
   ]
-  return [...new Set([...(end.signal === null ? [] : [end.signal]), ...numbers.flatMap((n) => names[n] ?? [])])]
+  const told = lines.flatMap((line) => /died with <Signals\.(SIG[A-Z0-9]+)/.exec(line)?.[1] ?? [])
+  return [...new Set([...(end.signal === null ? [] : [end.signal]), ...told, ...numbers.flatMap((n) => names[n] ?? [])])]
 }
