@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { CptRunInput, CptRunResult, RunProgress } from '@cpt/contracts/cpt-run'
 import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
-import { pageOf, parkOf, progressOf, resolve, resultOf, startRun, type RunHandle } from '../harness/runs.ts'
+import { pageOf, parkOf, progressOf, resetRun, resolve, resultOf, startRun, type RunHandle } from '../harness/runs.ts'
 import { claimsIn } from '../harness/store.ts'
 import { startSystem, type System } from '../harness/system.ts'
 
@@ -46,9 +46,11 @@ afterAll(async () => {
   await corpus.remove()
 })
 
+let run: RunHandle
+
 test('a run that continues as new between its rounds asks for exactly the same work, keeps its page, and answers old decisions from the record', async () => {
   const before = new Set((await claimsIn(system.storeDir)).map((c) => JSON.stringify(c)))
-  const run = await startRun(system, 'long', longRun())
+  run = await startRun(system, 'long', longRun())
   // while a line is parked the run does not continue as new, whatever the server suggests
   await parkOf(run, 'base/broken')
   expect(await executionsOf(system, run)).toEqual(['RUNNING'])
@@ -72,4 +74,16 @@ test('a run that continues as new between its rounds asks for exactly the same w
   // broken benchmarks start jobs, nothing else does: every request of every execution was one of the undisturbed run
   const started = (await claimsIn(system.storeDir)).filter((c) => !before.has(JSON.stringify(c))).map((c) => c.key)
   expect(started.filter((key) => !key.endsWith('/broken'))).toEqual([])
+})
+
+test('its last execution, reset to its beginning, asks again what was decided in it and nothing else, and ends the same', async () => {
+  const claims = await claimsIn(system.storeDir)
+  run = await resetRun(system, run, () => 0)
+  await parkOf(run, 'final/broken')
+  // the round's own work was committed; what a closed execution decided is still on record
+  expect((await claimsIn(system.storeDir)).filter((c) => !c.key.endsWith('/broken'))).toEqual(claims.filter((c) => !c.key.endsWith('/broken')))
+  expect((await progressOf(run)).decisions.map((d) => d.stage)).toEqual(['base/broken'])
+  expect(await resolve(run, { stage: 'base/broken', park: 1, action: 'retry', by: 'bob' })).toBe('already decided: skip by ann')
+  await resolve(run, { stage: 'final/broken', park: 1, action: 'skip', by: 'ann' })
+  expect({ ...(await resultOf(run)), report: '' }).toEqual({ ...whole.result, report: '' })
 })

@@ -7,7 +7,7 @@ import { makeSmallCorpus } from '../harness/small-run.ts'
 import { startSystem, type System } from '../harness/system.ts'
 import { buildBundles } from '../../infra/bootstrap/bundles.mjs'
 import { writeHistories } from './recorded-histories.ts'
-import { scenarios } from './scenarios.ts'
+import { scenarios, type Scenario } from './scenarios.ts'
 import { scrubHistory } from './scrub-history.ts'
 
 /** The histories of a run and of those that it continued as, first to last. */
@@ -27,11 +27,15 @@ const unknown = wanted.filter((name) => scenarios.every((s) => s.name !== name))
 if (unknown.length > 0) throw new Error(`no scenario ${unknown.join(', ')}; there are ${scenarios.map((s) => s.name).join(', ')}`)
 await buildBundles()
 const corpus = await makeSmallCorpus()
-try {
-  const system = await startSystem({ roots: { small: corpus.dir } })
+
+/** Plays on one system what needs no server of its own, each of the others on a system of its own. */
+const record = async (played: Scenario[]): Promise<void> => {
+  const [first] = played
+  if (first === undefined) return
+  const system = await startSystem({ roots: { small: corpus.dir }, serverSettings: first.serverSettings ?? {} })
   try {
     const replacements = [[corpus.dir, '/data/small'], [system.stateDir, '/data/cpt'], [system.config.home, '/opt/cpt'], [/\/[^\s"':,]*\/lib\/python3[^\s"':,]*\//g, '/usr/lib/python3/'], [new RegExp(`\\d+@${hostname()}`, 'g'), '1@worker'], [hostname(), 'worker']] as const
-    for (const { name, play } of scenarios.filter((s) => wanted.length === 0 || wanted.includes(s.name))) {
+    for (const { name, play } of played) {
       const run = await play(system)
       const histories = (await historiesOf(system, run)).map((history) => scrubHistory(history, replacements))
       await writeHistories(name, run.workflowId, histories)
@@ -40,6 +44,12 @@ try {
   } finally {
     await system.stop()
   }
+}
+
+const chosen = scenarios.filter((s) => wanted.length === 0 || wanted.includes(s.name))
+try {
+  await record(chosen.filter((s) => s.serverSettings === undefined))
+  for (const scenario of chosen.filter((s) => s.serverSettings !== undefined)) await record([scenario])
 } finally {
   await corpus.remove()
 }

@@ -9,8 +9,16 @@ const atTheEnd = async (run: RunHandle): Promise<RunHandle> => {
 const strict = () => smallRun({ corpus: { ...smallRun().corpus, maxQuarantineRatio: 0 } })
 const allow = { patch: { request: { maxQuarantineRatio: 0.1 } } }
 
-/** One run for each way through the workflow; each returns the run when it is closed. `name` is the history's file name. */
-export const scenarios: { name: string; play: (system: System) => Promise<RunHandle> }[] = [
+export interface Scenario {
+  /** The history's file name. */
+  name: string
+  /** What its server is told beside, when it needs one of its own. */
+  serverSettings?: Record<string, string | number>
+  play: (system: System) => Promise<RunHandle>
+}
+
+/** One run for each way through the workflow; each returns the run when it is closed. */
+export const scenarios: Scenario[] = [
   {
     name: 'complete',
     play: async (system) => {
@@ -93,6 +101,19 @@ export const scenarios: { name: string; play: (system: System) => Promise<RunHan
       const run = await startRun(system, 'paused', smallRun())
       await run.executeUpdate<string, [unknown]>('pause', { args: [{ by: 'ann' }] })
       await run.executeUpdate<string, []>('resume')
+      await resultOf(run, 600)
+      return run
+    },
+  },
+  {
+    name: 'continued-as-new',
+    serverSettings: { 'limit.historyCount.suggestContinueAsNew': 60 },
+    play: async (system) => {
+      const run = await startRun(system, 'continued', smallRun({ evaluation: { windowTokens: 128, maxTokensPerDoc: 128, benchmarks: [{ name: 'broken', path: 'small:broken-bench.jsonl', kind: 'mcq', shots: 0 }] } }))
+      for (const stage of ['base/broken', 'final/broken']) {
+        await parkOf(run, stage, 1, 300)
+        await resolve(run, { stage, park: 1, action: 'skip', by: 'ann' })
+      }
       await resultOf(run, 600)
       return run
     },
