@@ -37,16 +37,16 @@ const storeSection = async (session: Session): Promise<Row[]> => {
 
 const sections: Record<string, Section> = {
   answers: { runners: ['slurm', 'local'], count: { slurm: 200, local: 60 }, run: (session, runner) => (runner === 'slurm' ? lostAnswersOnSlurm(session) : lostAnswersOnLocal(session)) },
+  recovery: { runners: ['local', 'slurm'], count: { local: 60, slurm: 20 }, run: recoverySection },
   kills: { runners: ['local', 'slurm'], count: { local: 140, slurm: 60 }, run: killsSection },
   server: { runners: ['local'], count: { local: 50, slurm: 0 }, run: serverSection },
   leave: { runners: ['local', 'slurm'], count: { local: 50, slurm: 50 }, run: leaveSection },
-  store: { runners: ['local'], count: { local: 10_000, slurm: 0 }, run: storeSection },
   bugs: { runners: ['local'], count: { local: plantedBugs.length, slurm: 0 }, run: bugsSection },
   controls: { runners: ['local'], count: { local: plantedBugs.length, slurm: 0 }, run: controlsSection },
-  recovery: { runners: ['local', 'slurm'], count: { local: 60, slurm: 20 }, run: recoverySection },
+  store: { runners: ['local'], count: { local: 10_000, slurm: 0 }, run: storeSection },
 }
 
-const { values } = parseArgs({ options: { only: { type: 'string' }, seed: { type: 'string', default: '1' }, count: { type: 'string' }, runner: { type: 'string' }, parallel: { type: 'string', default: '2' }, minutes: { type: 'string', default: '60' }, prepared: { type: 'string' }, named: { type: 'string', default: '' } } })
+const { values } = parseArgs({ options: { only: { type: 'string' }, seed: { type: 'string', default: '1' }, count: { type: 'string' }, runner: { type: 'string' }, parallel: { type: 'string', default: '3' }, minutes: { type: 'string', default: '60' }, prepared: { type: 'string' }, named: { type: 'string', default: '' } } })
 if (values.only !== undefined && !(values.only in sections)) throw new Error(`--only ${values.only}: expected one of ${Object.keys(sections).join(', ')}`)
 
 // replayed histories are checked by their result

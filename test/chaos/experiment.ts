@@ -1,6 +1,7 @@
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { progressOf, startRun, type RunHandle } from '../harness/runs.ts'
+import { jobsIn } from '../harness/store.ts'
 import type { CptRunInput } from '@cpt/contracts/cpt-run'
 import { check, nothingLeft, type Subject, type Violation } from './checker.ts'
 import { openEventLog, type EventLog } from './event-log.ts'
@@ -48,6 +49,7 @@ export const experiment = async (stand: Stand, { name, seed, disturb, ends = 'CO
     await watcher.look()
     const violations = await check({ stand, run, log, ends, comparable: input === undefined, seen: watcher.violations() })
     for (const v of violations) log.add('violation', { invariant: v.invariant, 'what of': v.what })
+    if (violations.length > 0) await tellAttempts(stand, log)
     return { violations, log, seconds: (performance.now() - began) / 1000 }
   } catch (e) {
     log.add('failed', { error: e instanceof Error ? (e.stack ?? e.message) : String(e) })
@@ -55,6 +57,11 @@ export const experiment = async (stand: Stand, { name, seed, disturb, ends = 'CO
   } finally {
     log.close()
   }
+}
+
+/** How every attempt ended: the system that could be asked is gone soon. */
+const tellAttempts = async ({ system: { storeDir } }: Stand, log: EventLog): Promise<void> => {
+  for (const { fingerprint, folder, attempt, started, end } of await jobsIn(storeDir)) log.add('attempt', { fingerprint: fingerprint.slice(0, 12), attempt, folder, started, end })
 }
 
 /** The run parked, or did not end at all. */

@@ -79,7 +79,7 @@ export const killsSection = async (session: Session, runner: Runner): Promise<Ro
       yield async (stand) => note(`random ${targets.join('/')} (seed ${mine})`, await killAtRandom(stand, mine, killsPerRun[runner], targets))
     }
   }
-  await onStands(session, await session.standOptions(runner), tasks(), (e) => {
+  await onStands(session, runner, {}, tasks(), (e) => {
     found.runs += 1
     found.unplanned.push(e instanceof Error ? e.message : String(e))
     session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`)
@@ -123,7 +123,7 @@ export const serverSection = async (session: Session, runner: Runner): Promise<R
       }
     }
   }
-  await onStands(session, await session.standOptions(runner), tasks(), (e) => {
+  await onStands(session, runner, {}, tasks(), (e) => {
     unplanned.push(e instanceof Error ? e.message : String(e))
     session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`)
   })
@@ -163,7 +163,7 @@ export const recoverySection = async (session: Session, runner: Runner): Promise
       }
     }
   }
-  await onStands(session, await session.standOptions(runner), tasks(), (e) => {
+  await onStands(session, runner, {}, tasks(), (e) => {
     unplanned.push(e instanceof Error ? e.message : String(e))
     session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`)
   })

@@ -84,7 +84,7 @@ export const leaveSection = async (session: Session, runner: Runner): Promise<Ro
       }
     }
   }
-  await onStands(session, { ...(await session.standOptions(runner)), leaseSeconds }, tasks(), (e) => session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`))
+  await onStands(session, runner, { leaseSeconds }, tasks(), (e) => session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`))
   return (['cancel', 'terminate'] as const).map((how) => {
     const most = how === 'cancel' ? cancelSeconds : leaseSeconds + leaveSeconds
     const planned = how === 'cancel' ? Math.ceil(session.count / 2) : Math.floor(session.count / 2)

@@ -147,7 +147,7 @@ export const lostAnswersOnLocal = async (session: Session): Promise<Row[]> => {
       }
     }
   }
-  await onStands(session, { settings: { CPT_LOST_ANSWERS: `${session.seed}:${oneAnswerIn}` } }, tasks(), (e) => {
+  await onStands(session, 'local', { settings: { CPT_LOST_ANSWERS: `${session.seed}:${oneAnswerIn}` } }, tasks(), (e) => {
     unplanned.push(e instanceof Error ? e.message : String(e))
     session.say(`local FAILED: ${e instanceof Error ? e.message : String(e)}`)
   })

@@ -13,24 +13,29 @@ export interface Session {
   /** No further experiment begins after it (performance.now()); rows say how many there were. */
   deadlineMs: number
   prepared: () => Promise<Prepared>
-  /** What a system needs to run its jobs there; the cluster is started when the first one needs it. */
-  standOptions: (runner: Runner) => Promise<StandOptions>
+  /** What the systems of a lane need to run their jobs there: a cluster of its own, since killed daemons are felt by all who use them. */
+  standOptions: (runner: Runner, lane: number) => Promise<StandOptions>
   say: (line: string) => void
 }
 
 /** Opens a session; the store that all experiments start from is made when the first one needs it, and kept in `kept`. */
 export const openSession = (settings: Omit<Session, 'prepared' | 'standOptions'>, kept: string | null = null): { session: Session; close: () => Promise<void> } => {
   let made: Promise<Prepared> | null = null
-  let cluster: Promise<Slurm> | null = null
+  const clusters = new Map<number, Promise<Slurm>>()
+  const clusterOf = (lane: number): Promise<Slurm> => {
+    const cluster = clusters.get(lane) ?? startSlurm({ settings: { MinJobAge: 3600 } })
+    clusters.set(lane, cluster)
+    return cluster
+  }
   return {
     session: {
       ...settings,
       prepared: () => (made ??= prepare(kept)),
-      standOptions: async (runner) => (runner === 'local' ? { runner } : { runner, slurm: await (cluster ??= startSlurm({ settings: { MinJobAge: 3600 } })) }),
+      standOptions: async (runner, lane) => (runner === 'local' ? { runner } : { runner, slurm: await clusterOf(lane) }),
     },
     close: async () => {
       await (await made)?.remove()
-      await (await cluster)?.stop()
+      for (const cluster of clusters.values()) await (await cluster).stop()
     },
   }
 }
@@ -41,16 +46,16 @@ export type Task = (stand: Stand) => Promise<void>
  * Works off tasks on `parallel` systems of their own. A task that throws (a run that parks or hangs) is reported to
  * `onFailure`, and its system is replaced: what it leaves must not disturb the next.
  */
-export const onStands = async (session: Session, options: StandOptions, tasks: Iterator<Task>, onFailure: (e: unknown) => void): Promise<void> => {
+export const onStands = async (session: Session, runner: Runner, over: StandOptions, tasks: Iterator<Task>, onFailure: (e: unknown) => void): Promise<void> => {
   const prepared = await session.prepared()
   // ports are chosen by looking: one system after the other
   let turn: Promise<unknown> = Promise.resolve()
-  const start = (): Promise<Stand> => {
-    const mine = turn.then(() => startStand(prepared, options))
+  const start = (lane: number): Promise<Stand> => {
+    const mine = turn.then(async () => startStand(prepared, { ...(await session.standOptions(runner, lane)), ...over }))
     turn = mine.catch(() => undefined)
     return mine
   }
-  const worker = async (): Promise<void> => {
+  const worker = async (_: unknown, lane: number): Promise<void> => {
     let stand: Stand | null = null
     const leave = async (): Promise<void> => {
       const left = stand
@@ -59,11 +64,11 @@ export const onStands = async (session: Session, options: StandOptions, tasks: I
     }
     try {
       for (let next = tasks.next(); next.done !== true && performance.now() < session.deadlineMs; next = tasks.next()) {
-        stand ??= await start()
+        stand ??= await start(lane)
         try {
           await next.value(stand)
           // a scheduler remembers jobs by the folder they worked in: each experiment gets one of its own
-          if (options.slurm !== undefined) await leave()
+          if (stand.slurm !== null) await leave()
         } catch (e) {
           onFailure(e)
           await leave().catch(onFailure)
@@ -73,7 +78,7 @@ export const onStands = async (session: Session, options: StandOptions, tasks: I
       await leave()
     }
   }
-  await Promise.all(Array.from({ length: session.parallel }, worker))
+  await Promise.all(Array.from({ length: session.parallel }).map(worker))
 }
 
 export const describeViolations = (violations: readonly Violation[]): string => violations.map((v) => `${v.invariant}: ${v.what}`).join('; ')
