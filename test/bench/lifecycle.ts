@@ -9,17 +9,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { EndRecord } from '@cpt/contracts/job'
-
-interface Row {
-  measure: string
-  ours: number
-  peer: number | null
-  peerName: string | null
-  unit: string
-  ratio: number | null
-  goal: string
-  holds: boolean
-}
+import type { BenchRow } from './row.ts'
 
 const home = new URL('../../', import.meta.url).pathname
 const cli = join(home, 'cli/bin/cpt.js')
@@ -74,7 +64,7 @@ const millisecondsOf = async (args: string[]): Promise<number> => {
   return times.sort((a, b) => a - b)[3] ?? 0
 }
 
-const row = (measure: string, ours: number, unit: string, most: number, peer: { name: string; value: number } | null = null): Row => ({
+const row = (measure: string, ours: number, unit: string, most: number, peer: { name: string; value: number } | null = null): BenchRow => ({
   measure, ours: Number(ours.toFixed(3)), peer: peer === null ? null : Number(peer.value.toFixed(3)), peerName: peer?.name ?? null, unit,
   ratio: Number((ours / (peer?.value ?? most)).toFixed(3)), goal: `<= ${most} ${unit}`, holds: ours <= most,
 })

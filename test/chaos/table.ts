@@ -1,16 +1,9 @@
 import { readFile, writeFile } from 'node:fs/promises'
+import type { BenchRow } from '../bench/row.ts'
 
 /** One line of the table of docs/benchmarks.md; `bound` quotes what a zero in so many trials says (95 %). */
-export interface Row {
+export interface Row extends BenchRow {
   section: string
-  measure: string
-  ours: number
-  peer: number | null
-  peerName: string | null
-  unit: string
-  ratio: number | null
-  goal: string
-  holds: boolean
   bound: string | null
   seed: number
   count: number
