@@ -16,7 +16,8 @@ import type { Slurm } from '../../infra/slurm/start.mjs'
 import { until } from '../harness/until.ts'
 
 const ml = fileURLToPath(new URL('../../ml', import.meta.url))
-const caseStage = fileURLToPath(new URL('case', import.meta.url))
+/** The stage `case`, and what it shares with the cases of the local runner. */
+const caseStage = [new URL('case', import.meta.url), new URL('../../activities/src/job-runner', import.meta.url)].map((folder) => fileURLToPath(folder)).join(':')
 const python = join(ml, '.venv/bin/python')
 
 /** Compressed: a scheduler is asked twice a second, and files of a node are seen here at once. */

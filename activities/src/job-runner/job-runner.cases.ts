@@ -2,7 +2,7 @@ import type { JobRequest } from '@cpt/contracts/job'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { JobFolder, JobRunner, JobState } from './job-runner.ts'
 
-/** What the stand-in job does once it runs: the requests of case_job.py. */
+/** What the stand-in job does once it runs: the requests of case_stage.py. */
 export type CaseJob = 'commit' | 'fail' | 'die' | 'hang' | 'deaf' | 'family' | 'clan' | 'late'
 
 /** A runner, and what a test may do around it. */

@@ -226,7 +226,7 @@ describe('a job of this machine', { timeout: 90_000 }, () => {
     await bench.runner.submit(job, request)
     await beating(bench.runner, job)
     await bench.runner.dumpStacks!(job)
-    await vi.waitFor(async () => expect(await logOf(job)).toMatch(/most recent call first[^]*case_job\.py", line \d+ in run/), { timeout: 10_000 })
+    await vi.waitFor(async () => expect(await logOf(job)).toMatch(/most recent call first[^]*case_stage\.py", line \d+ in run/), { timeout: 10_000 })
     expect((await bench.runner.look(job)).state).toBe('running')
   })
 

@@ -2,53 +2,27 @@
 
 import json
 import os
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import case_stage
 from cpt_ml import job
 from cpt_ml.durable_files import replace_file
-from cpt_ml.errors import BadData, Stopped
+from cpt_ml.errors import Stopped
 
 
 def run(this: job.Job) -> None:
-    """request.do: those of case_job.py, and save, environment, gather; see the functions."""
+    """request.do: those of case_stage.py, and save, environment, gather; see the functions."""
     do = this.request["do"]
-    (this.folder / f"ran-{os.getpid()}").touch()
-    print("\x1b[31mred\x1b[0m and \x07 loud", file=sys.stderr, flush=True)
-    if do == "commit":
-        this.commit(this.attempt(), {"by": this.token})
-    elif do == "late":
-        while not (this.folder / "go").exists():
-            time.sleep(0.02)
-        this.commit(this.attempt(), {"by": this.token})
-    elif do == "fail":
-        raise BadData("the data are bad")
-    elif do == "die":
-        os._exit(93)
-    elif do == "environment":
+    if do == "environment":
         this.commit(this.attempt(), {"environment": dict(os.environ), "arguments": sys.argv})
     elif do == "gather":
         gather(this)
     elif do == "save":
         save(this)
     else:
-        hang(this, do)
-
-
-def hang(this: job.Job, do: str) -> None:
-    if do == "deaf":
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if do in ("family", "clan"):
-        subprocess.Popen(["sleep", "600"], start_new_session=do == "clan")
-    while True:
-        if do == "deaf":
-            replace_file(this.folder / "beat.json", b'{"phase":"deaf","done":1,"total":2,"unit":"","seq":1}')
-        else:
-            this.beat("waiting", 1, 2, step=7)
-        time.sleep(0.02)
+        case_stage.run(this)
 
 
 def save(this: job.Job) -> None:

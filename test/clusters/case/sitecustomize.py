@@ -8,7 +8,7 @@ from pathlib import Path
 
 class CaseFinder(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        return importlib.util.spec_from_file_location(name, Path(__file__).with_name("case_stage.py")) if name == "cpt_ml.case" else None
+        return importlib.util.spec_from_file_location(name, Path(__file__).with_name("cluster_stage.py")) if name == "cpt_ml.case" else None
 
 
 sys.meta_path.insert(0, CaseFinder())
