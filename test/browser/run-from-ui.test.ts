@@ -4,8 +4,9 @@ import { join } from 'node:path'
 import { chromium, type Browser, type FrameLocator, type Page } from 'playwright-core'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { findChromium } from '../../infra/bootstrap/chromium.mjs'
-import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
-import { startSystem, type System } from '../harness/system.ts'
+import { smallRun } from '../harness/small-run.ts'
+import { startSmallSystem } from '../harness/small-system.ts'
+import type { System } from '../harness/system.ts'
 import { until } from '../harness/until.ts'
 
 /** Pictures for the README go where CPT_SCREENSHOTS says; otherwise they are kept only for whoever looks into a failure. */
@@ -14,7 +15,6 @@ const flags = ['--headless', '--no-sandbox', '--disable-gpu', '--disable-quic', 
 const patienceMs = 30_000
 const runMs = 400_000
 
-let corpus: Awaited<ReturnType<typeof makeSmallCorpus>>
 let system: System
 let browser: Browser
 let page: Page
@@ -23,8 +23,7 @@ beforeAll(async () => {
   const executablePath = findChromium()
   if (executablePath === null) throw new Error('the browser tests need Chromium: install it, or set CPT_CHROMIUM to its path')
   mkdirSync(pictures, { recursive: true })
-  corpus = await makeSmallCorpus()
-  system = await startSystem({ roots: { small: corpus.dir } })
+  system = await startSmallSystem()
   browser = await chromium.launch({ executablePath, args: flags })
   page = await browser.newPage({ viewport: { width: 1400, height: 1150 } })
   page.setDefaultTimeout(patienceMs)
@@ -32,7 +31,6 @@ beforeAll(async () => {
 afterAll(async () => {
   await browser.close()
   await system.stop()
-  await corpus.remove()
   if (!hasFailed && process.env['CPT_SCREENSHOTS'] === undefined) rmSync(pictures, { recursive: true })
 })
 

@@ -7,10 +7,11 @@ import { openStore } from '@cpt/activities/artifact-store/open-store'
 import { collectGarbage } from '@cpt/activities/gc/collect-garbage'
 import { runsOf } from '@cpt/activities/gc/runs'
 import type { CptRunResult } from '@cpt/contracts/cpt-run'
-import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
+import { smallRun } from '../harness/small-run.ts'
+import { startSmallSystem } from '../harness/small-system.ts'
 import { attributesOf, lineOf, pageOf, progressOf, resultOf, startRun } from '../harness/runs.ts'
 import { claimsIn, jobsIn, nothingLeft } from '../harness/store.ts'
-import { startSystem, type System } from '../harness/system.ts'
+import type { System } from '../harness/system.ts'
 import { until } from '../harness/until.ts'
 
 const execute = promisify(execFile)
@@ -22,16 +23,11 @@ const stages = [
 ]
 const trainedTokens = (16 + 4) * 4096
 
-let corpus: Awaited<ReturnType<typeof makeSmallCorpus>>
 let system: System
 beforeAll(async () => {
-  corpus = await makeSmallCorpus()
-  system = await startSystem({ roots: { small: corpus.dir } })
+  system = await startSmallSystem()
 })
-afterAll(async () => {
-  await system.stop()
-  await corpus.remove()
-})
+afterAll(() => system.stop())
 
 let first: CptRunResult
 

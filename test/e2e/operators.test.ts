@@ -5,21 +5,17 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { sendDecision } from '@cpt/cli/run/resolve'
 import { cpt } from '../harness/cli.ts'
 import { parkOf, progressOf, resetRun, startRun } from '../harness/runs.ts'
-import { makeSmallCorpus, strictRun } from '../harness/small-run.ts'
+import { strictRun } from '../harness/small-run.ts'
+import { startSmallSystem } from '../harness/small-system.ts'
 import { claimsIn } from '../harness/store.ts'
-import { startSystem, type System } from '../harness/system.ts'
+import type { System } from '../harness/system.ts'
 import { until } from '../harness/until.ts'
 
-let corpus: Awaited<ReturnType<typeof makeSmallCorpus>>
 let system: System
 beforeAll(async () => {
-  corpus = await makeSmallCorpus()
-  system = await startSystem({ roots: { small: corpus.dir } })
+  system = await startSmallSystem()
 })
-afterAll(async () => {
-  await system.stop()
-  await corpus.remove()
-})
+afterAll(() => system.stop())
 
 const me = userInfo().username
 

@@ -1,20 +1,16 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { attributesOf, failureOf, lineOf, pageOf, parkOf, progressOf, refusal, resolve, resultOf, stageIs, startRun } from '../harness/runs.ts'
-import { briefRun, makeSmallCorpus, smallRun, strictRun } from '../harness/small-run.ts'
+import { briefRun, smallRun, strictRun } from '../harness/small-run.ts'
+import { startSmallSystem } from '../harness/small-system.ts'
 import { claimsIn, jobsIn, nothingLeft } from '../harness/store.ts'
-import { startSystem, type System } from '../harness/system.ts'
+import type { System } from '../harness/system.ts'
 import { until } from '../harness/until.ts'
 
-let corpus: Awaited<ReturnType<typeof makeSmallCorpus>>
 let system: System
 beforeAll(async () => {
-  corpus = await makeSmallCorpus()
-  system = await startSystem({ roots: { small: corpus.dir } })
+  system = await startSmallSystem()
 })
-afterAll(async () => {
-  await system.stop()
-  await corpus.remove()
-})
+afterAll(() => system.stop())
 
 test('a failed stage parks and its page says what happened, which button to press and what to paste; a patch lets it go on', async () => {
   const run = await startRun(system, 'quarantine', strictRun())

@@ -3,22 +3,18 @@ import type { ReapReport } from '@cpt/contracts/activities'
 import type { CptRunInput } from '@cpt/contracts/cpt-run'
 import { reaperScheduleId } from '@cpt/contracts/ids'
 import { pageOf, startRun, stageIs, type RunHandle } from '../harness/runs.ts'
-import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
+import { smallRun } from '../harness/small-run.ts'
+import { startSmallSystem } from '../harness/small-system.ts'
 import { jobsIn, nothingLeft, type JobEntry } from '../harness/store.ts'
-import { startSystem, type System } from '../harness/system.ts'
+import type { System } from '../harness/system.ts'
 import { until } from '../harness/until.ts'
 
 const leaseSeconds = 15
-let corpus: Awaited<ReturnType<typeof makeSmallCorpus>>
 let system: System
 beforeAll(async () => {
-  corpus = await makeSmallCorpus()
-  system = await startSystem({ roots: { small: corpus.dir }, settings: () => ({ CPT_LEASE_SECONDS: String(leaseSeconds) }) })
+  system = await startSmallSystem({ settings: () => ({ CPT_LEASE_SECONDS: String(leaseSeconds) }) })
 })
-afterAll(async () => {
-  await system.stop()
-  await corpus.remove()
-})
+afterAll(() => system.stop())
 
 const train = 'long/round-1/train'
 

@@ -1,20 +1,16 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { parkOf, progressOf, resetRun, resolve, resultOf, startRun, type ResetPoint, type RunHandle } from '../harness/runs.ts'
-import { makeSmallCorpus, strictRun } from '../harness/small-run.ts'
+import { strictRun } from '../harness/small-run.ts'
+import { startSmallSystem } from '../harness/small-system.ts'
 import { claimsIn, jobsIn, nothingLeft, type ClaimEntry } from '../harness/store.ts'
-import { startSystem, type System } from '../harness/system.ts'
+import type { System } from '../harness/system.ts'
 import { until } from '../harness/until.ts'
 
-let corpus: Awaited<ReturnType<typeof makeSmallCorpus>>
 let system: System
 beforeAll(async () => {
-  corpus = await makeSmallCorpus()
-  system = await startSystem({ roots: { small: corpus.dir } })
+  system = await startSmallSystem()
 })
-afterAll(async () => {
-  await system.stop()
-  await corpus.remove()
-})
+afterAll(() => system.stop())
 
 /** Asks a person twice: about the lines of `ingest`, and at the gate. */
 const asking = () => strictRun({ gate: { retentionToleranceNats: 0, minGainNats: 50, benchmarkMargin: 1, z: 1.64 } })

@@ -4,9 +4,10 @@ import type { CommitRecord } from '@cpt/contracts/artifact'
 import type { CptRunInput } from '@cpt/contracts/cpt-run'
 import { localDiskStore } from '@cpt/activities/artifact-store/local-disk'
 import { lineOf, progressOf, resultOf, startRun, type RunHandle } from '../harness/runs.ts'
-import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
+import { smallRun } from '../harness/small-run.ts'
+import { startSmallSystem } from '../harness/small-system.ts'
 import { checkpointsOf, claimsIn, commitsOf, forgetStages, jobsIn, nothingLeft, type JobEntry } from '../harness/store.ts'
-import { startSystem, type System } from '../harness/system.ts'
+import type { System } from '../harness/system.ts'
 import { until } from '../harness/until.ts'
 
 const steps = 48
@@ -21,7 +22,6 @@ const killRun = (): CptRunInput =>
     placement: { ...smallRun().placement, train: { threads: 1, batchTokens: 4096, checkpointEverySteps } },
   })
 
-let corpus: Awaited<ReturnType<typeof makeSmallCorpus>>
 let system: System
 let fingerprint: string
 let undisturbed: Trained
@@ -46,17 +46,13 @@ const trained = async (): Promise<Trained> => {
 }
 
 beforeAll(async () => {
-  corpus = await makeSmallCorpus()
-  system = await startSystem({ roots: { small: corpus.dir } })
+  system = await startSmallSystem()
   await resultOf(await startRun(system, 'undisturbed', killRun()), 600)
   undisturbed = await trained()
   fingerprint = (await trainRecord()).fingerprint
   expect((await claimsIn(system.storeDir)).filter((c) => c.attempt > 1)).toEqual([])
 })
-afterAll(async () => {
-  await system.stop()
-  await corpus.remove()
-})
+afterAll(() => system.stop())
 
 /** What training makes, and what stands on it, as if never asked for: the prepared corpus is reused. */
 const forgetTraining = () => forgetStages(system.storeDir, (stage) => ['train', 'compare-perplexity', 'export-model'].includes(stage))
