@@ -1,0 +1,64 @@
+import { z } from 'zod'
+import { ArtifactRef } from './artifact.ts'
+import { Count, LearningRate, Ratio, Seed, Tokens } from './units.ts'
+
+/**
+ * What one trial of a sweep varies (arXiv:2409.06624): ALMR, the additional language mixture ratio, is the share of the
+ * added language in the mixture; `peakLr` the peak learning rate; the seed draws data and order.
+ */
+export const TrialPoint = z.strictObject({ almr: Ratio, peakLr: LearningRate, seed: Seed })
+export type TrialPoint = z.infer<typeof TrialPoint>
+
+/** Token-weighted loss of one language's validation sets, in nats per token and per UTF-8 byte. */
+export const LanguageLoss = z.object({ perToken: z.number(), perByte: z.number() })
+export type LanguageLoss = z.infer<typeof LanguageLoss>
+
+/** What a trial that was trained to its end is judged by. */
+export const TrialMeasurement = z.object({ added: LanguageLoss, retained: LanguageLoss, tokens: Tokens, gpuSeconds: z.number().nonnegative(), model: ArtifactRef, curve: ArtifactRef })
+export type TrialMeasurement = z.infer<typeof TrialMeasurement>
+
+/** `aborted` and `failed` trials have no measurement; nor has one that waits for a person (`parked`) or never began (`unstarted`). */
+export const TrialOutcome = z.object({
+  index: Count,
+  point: TrialPoint,
+  status: z.enum(['done', 'parked', 'failed', 'cancelled', 'unstarted']),
+  /** Workflow of the trial: its page. */
+  workflowId: z.string(),
+  measurement: TrialMeasurement.nullable(),
+})
+export type TrialOutcome = z.infer<typeof TrialOutcome>
+
+/** How a sweep's winner is chosen: retained loss may rise by so many nats per token (0.05: arXiv:2407.17467). */
+export const ChoiceSettings = z.strictObject({ retentionToleranceNats: z.number().min(0).default(0.05), z: z.number().min(0).max(10).default(1.64) })
+export type ChoiceSettings = z.infer<typeof ChoiceSettings>
+
+/** All seeds of one ALMR and learning rate. `standardError` is that of a mean over seeds, null where one seed tells nothing of it. */
+export const SweepCell = z.object({
+  almr: Ratio,
+  peakLr: LearningRate,
+  seeds: Count,
+  measured: Count,
+  added: LanguageLoss.nullable(),
+  retained: LanguageLoss.nullable(),
+  state: z.enum(['feasible', 'infeasible', 'incomplete', 'control']),
+})
+export type SweepCell = z.infer<typeof SweepCell>
+
+/** What a sweep found, kept as an artifact: transfer cites it by digest. `chosen` is null where nothing is feasible. */
+export const SweepVerdict = z.object({
+  format: z.literal('cpt-sweep-verdict/1'),
+  chosen: z.object({ almr: Ratio, peakLr: LearningRate, added: LanguageLoss, retained: LanguageLoss }).nullable(),
+  /** Cells that cannot be told from the chosen one. */
+  ties: z.array(z.object({ almr: Ratio, peakLr: LearningRate })),
+  /** Sides of the grid on which the chosen cell lies. */
+  edges: z.array(z.enum(['smallest-almr', 'largest-almr', 'smallest-lr', 'largest-lr'])),
+  cells: z.array(SweepCell),
+  /** Pooled over the cells, nats per token; null where no cell has two seeds. */
+  standardDeviation: z.object({ added: z.number().nonnegative().nullable(), retained: z.number().nonnegative().nullable() }),
+  base: z.object({ added: LanguageLoss, retained: LanguageLoss }),
+  settings: ChoiceSettings,
+  missing: z.array(z.object({ index: Count, point: TrialPoint, status: TrialOutcome.shape.status })),
+  /** The verdict in sentences, the most important first. */
+  words: z.array(z.string()),
+})
+export type SweepVerdict = z.infer<typeof SweepVerdict>
