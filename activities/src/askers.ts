@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { Client } from '@temporalio/client'
 import type { RunIdentity } from '@cpt/contracts/activities'
 import { z } from 'zod'
+import { draftsIn } from './artifact-store/drafts.ts'
 import { askerOf } from './claims.ts'
 import type { Deps } from './deps.ts'
 import { replaceFile } from './replace-file.ts'
@@ -21,7 +22,7 @@ export const nameAsker = async ({ workDir, client }: Pick<Deps, 'workDir' | 'cli
   if (existsSync(path)) return
   const name: AskerName = { namespaceId: await namespaceIdOf(client), ...run, key }
   await mkdir(join(workDir, 'askers', asker), { recursive: true })
-  await replaceFile(path, JSON.stringify(name))
+  await replaceFile(path, JSON.stringify(name), { drafts: draftsIn(workDir) })
 }
 
 /** Null where nobody has put it down. */

@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { RunnerName } from '@cpt/contracts/job'
 import { z } from 'zod'
 import type { ArtifactStore } from './artifact-store/artifact-store.ts'
+import { draftsIn } from './artifact-store/drafts.ts'
 import type { JobFolder } from './job-runner/job-runner.ts'
 import { replaceFile } from './replace-file.ts'
 
@@ -48,7 +49,7 @@ const AskedFor = z.object({ runner: RunnerName, job: z.object({ path: z.string()
 export const enterAsker = async (workDir: string, runner: RunnerName, job: JobFolder, asker: string): Promise<void> => {
   await mkdir(join(job.path, 'askers'), { recursive: true })
   await mkdir(join(workDir, 'askers', asker), { recursive: true })
-  await replaceFile(join(workDir, 'askers', asker, `${job.fingerprint.slice(0, 16)}-${job.range}.json`), JSON.stringify({ runner, job }))
+  await replaceFile(join(workDir, 'askers', asker, `${job.fingerprint.slice(0, 16)}-${job.range}.json`), JSON.stringify({ runner, job }), { drafts: draftsIn(workDir) })
 }
 
 /** How long the other askers are watched: a worker that watches renews several times a second. */

@@ -1,5 +1,6 @@
 import { fileURLToPath } from 'node:url'
 import { loadConfig } from '@cpt/activities/config'
+import { sweepDrafts } from '@cpt/activities/artifact-store/drafts'
 import { openFailpoints } from '@cpt/activities/failpoint'
 import { withLostAnswers } from '@cpt/activities/lost-answers'
 import { Connection } from '@temporalio/client'
@@ -29,6 +30,8 @@ const connection = await Connection.connect(options)
 openFailpoints(config.failpoints)
 const deps = createDeps(config, connection, log)
 const workers = await createWorkers(native, config.lostAnswers === null ? deps : withLostAnswers(deps, config.lostAnswers), { codePath: fileURLToPath(new URL('workflows.js', import.meta.url)) })
+const swept = await sweepDrafts(config.workDir)
+if (swept > 0) log.info({ swept }, 'removed what killed processes had begun to write')
 // a server that forbids schedules, or is away just now, keeps nobody from working
 await scheduleReaper(deps.client, config).catch((err: unknown) => { log.warn({ err }, 'the reaper is not on its schedule: jobs of terminated runs end by their lease') })
 const running = workers.map((w) => w.run())

@@ -1,9 +1,9 @@
-import { randomUUID } from 'node:crypto'
 import { link, mkdir, open, readdir, readFile, rm, rmdir, stat } from 'node:fs/promises'
 import { dirname, join, relative, resolve, sep } from 'node:path'
 import { StoreCorrupt } from '../stage-failure.ts'
 import type { ArtifactStore } from './artifact-store.ts'
 import { storeOver, type KeyStore } from './commits.ts'
+import { draftName, draftsIn } from './drafts.ts'
 import { isErrno, orNull } from './roots.ts'
 
 /** The store on a local (or shared POSIX) disk: put-if-absent is link(2) after fsync. */
@@ -18,7 +18,7 @@ const keysOnDisk = (root: string): KeyStore => {
   }
   return {
     place: root,
-    putIfAbsent: (key, data) => putFileIfAbsent(at(key), data),
+    putIfAbsent: (key, data) => putFileIfAbsent(at(key), data, draftsIn(root)),
     get: (key) => orNull(readFile(at(key))),
     async list(prefix) {
       const files = await filesUnder(prefix.endsWith('/') ? prefix : dirname(prefix))
@@ -47,21 +47,27 @@ const keysOnDisk = (root: string): KeyStore => {
   }
 }
 
-/** Creates the file `path` with `data`, whole and durable, or returns false when it exists: link(2) after fsync. */
-export const putFileIfAbsent = async (path: string, data: Uint8Array): Promise<boolean> => {
+/**
+ * Creates the file `path` with `data`, whole and durable, or returns false when it exists: link(2) after fsync. Until then
+ * the data lie in the folder `drafts`, on the same file system; what a killed process leaves there is swept, see drafts.ts.
+ */
+export const putFileIfAbsent = async (path: string, data: Uint8Array, drafts = dirname(path)): Promise<boolean> => {
   const folder = dirname(path)
-  const tmp = join(folder, `.tmp-${process.pid}-${randomUUID()}`)
-  let made = await mkdir(folder, { recursive: true })
+  const tmp = join(drafts, await draftName())
+  let made: string | undefined
+  const write = async (): Promise<boolean> => {
+    made = (await mkdir(folder, { recursive: true })) ?? made
+    await mkdir(drafts, { recursive: true })
+    await writeDurably(tmp, data)
+    return await linkIfAbsent(tmp, path)
+  }
   let won: boolean
   try {
-    try {
-      await writeDurably(tmp, data)
-    } catch (e) {
+    won = await write().catch(async (e: unknown) => {
       if (!isErrno(e, 'ENOENT')) throw e
-      made = await mkdir(folder, { recursive: true }) // it was empty, and went with the last of its files
-      await writeDurably(tmp, data)
-    }
-    won = await linkIfAbsent(tmp, path)
+      await rm(tmp, { force: true })
+      return await write() // its folder was empty, and went with the last of its files
+    })
   } finally {
     await rm(tmp, { force: true })
   }

@@ -2,6 +2,7 @@ import { readdir, readFile, stat } from 'node:fs/promises'
 import { join, relative, sep } from 'node:path'
 import type { CommitRecord } from '@cpt/contracts/artifact'
 import type { ArtifactStore, StoreEntry } from '../artifact-store/artifact-store.ts'
+import { draftsIn } from '../artifact-store/drafts.ts'
 import { StoreCorrupt } from '../stage-failure.ts'
 
 /** A file outside the store, on the disk that workers and jobs share. */
@@ -61,6 +62,7 @@ export const takeInventory = async (store: ArtifactStore, { workDir, cacheDir }:
     }
   }
   for (const kind of ['checkpoints', 'data', 'ranges', 'claims'] as const) await each(`${kind}/`, (entry, f) => holdingOf(f)[kind].push(entry))
+  inventory.drafts.push(...(await store.entries(`${draftsIn('')}/`)))
   for (const entry of await store.entries('decisions/')) {
     const folder = entry.key.split('/')[1] ?? ''
     if (isDraft(entry)) inventory.drafts.push(entry)

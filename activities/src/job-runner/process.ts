@@ -1,4 +1,5 @@
 import { readdir, readFile } from 'node:fs/promises'
+import { hostname } from 'node:os'
 import { z } from 'zod'
 
 /** What a job writes of its process: number, start time in clock ticks and boot tell it from a later one of that number. */
@@ -21,6 +22,11 @@ const bootId = async (): Promise<string> => {
     return ''
   }
 }
+
+let own: Promise<Started> | null = null
+/** This process as others can ask after it; asked once. */
+export const thisProcess = (): Promise<Started> =>
+  (own ??= (async () => ({ pid: process.pid, startTicks: (await stat(process.pid))?.startTicks ?? '', bootId: await bootId(), host: hostname(), oomKills: 0 }))())
 
 /** Whether the very process still runs; a zombie does not. */
 export const isAlive = async (started: Started): Promise<boolean> => {
