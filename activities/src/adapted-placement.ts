@@ -1,7 +1,8 @@
 import type { Placement } from '@cpt/contracts/job'
 import type { Stage } from '@cpt/contracts/stage'
 import { z } from 'zod'
-import { classifyFailure, type Ending } from './classify-failure.ts'
+import { classifyFailure } from './classify-failure.ts'
+import type { Ending } from './failure-evidence.ts'
 
 /** Where and with what an attempt runs, and how that differs from what was asked for. */
 export interface Adapted {

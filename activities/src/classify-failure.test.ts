@@ -3,7 +3,8 @@ import { failures } from '@cpt/contracts/failures'
 import { EndRecord, Placement } from '@cpt/contracts/job'
 import { describe, expect, test } from 'vitest'
 import { z } from 'zod'
-import { classifyFailure, failureClasses, rules, type Ending, type FailureClass } from './classify-failure.ts'
+import { classifyFailure, failureClasses, rules, type FailureClass } from './classify-failure.ts'
+import type { Ending } from './failure-evidence.ts'
 
 const Case = z.strictObject({
   name: z.string(),

@@ -1,16 +1,6 @@
 import { failures, type FailureType } from '@cpt/contracts/failures'
-import type { EndRecord, Placement } from '@cpt/contracts/job'
-import { readLog, type Evidence } from './failure-evidence.ts'
-
-/** All that is known of how a job ended. */
-export interface Ending {
-  end: EndRecord
-  /** The last lines of its log, control characters removed. */
-  log: string[]
-  /** What the watcher told the job before it ended: to stop, or to stop because it stood still. */
-  told: 'stop' | 'stuck' | null
-  placement: Placement
-}
+import type { EndRecord } from '@cpt/contracts/job'
+import { readLog, type Ending, type Evidence } from './failure-evidence.ts'
 
 /**
  * What follows from a failure class: the type a person sees, whether it counts against the budget of failures without

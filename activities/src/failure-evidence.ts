@@ -1,6 +1,15 @@
 import { constants } from 'node:os'
-import type { EndRecord } from '@cpt/contracts/job'
-import type { Ending } from './classify-failure.ts'
+import type { EndRecord, Placement } from '@cpt/contracts/job'
+
+/** All that is known of how a job ended. */
+export interface Ending {
+  end: EndRecord
+  /** The last lines of its log, control characters removed. */
+  log: string[]
+  /** What the watcher told the job before it ended: to stop, or to stop because it stood still. */
+  told: 'stop' | 'stuck' | null
+  placement: Placement
+}
 
 /** What the rules of classify-failure.ts look at. */
 export interface Evidence {

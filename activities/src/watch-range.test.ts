@@ -17,7 +17,8 @@ import { sha256 } from './identity.ts'
 import { JobNotStarted, type JobFolder, type JobRunner, type JobState } from './job-runner/job-runner.ts'
 import { pauseJobs, resumeJobs } from './pause-jobs.ts'
 import { liveLine } from './live-progress.ts'
-import { watchRange, type RangeWork } from './watch-range.ts'
+import type { RangeWork } from './range-work.ts'
+import { watchRange } from './watch-range.ts'
 
 const fingerprint = sha256('some training')
 

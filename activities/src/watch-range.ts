@@ -1,8 +1,7 @@
 import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CancelledFailure, Context } from '@temporalio/activity'
-import type { Beat, EndRecord, JobRequest, JobUnit, Placement } from '@cpt/contracts/job'
-import type { Stage } from '@cpt/contracts/stage'
+import type { Beat, EndRecord, JobRequest, Placement } from '@cpt/contracts/job'
 import { currentAttempt, judge, stuckMark, type Attempt } from './attempts.ts'
 import { enterAsker, renewLease, withdrawAsker } from './claims.ts'
 import { classifyFailure } from './classify-failure.ts'
@@ -12,33 +11,9 @@ import { isHeld, isPausedEnd, leavesWhenUnwanted, paused, pausedAt } from './hol
 import { sweepDebris } from './job-debris.ts'
 import { JobNotStarted, type JobFolder } from './job-runner/job-runner.ts'
 import { writeEnd } from './job-runner/job-files.ts'
-import type { LiveLine } from './live-progress.ts'
 import { replaceFile } from './replace-file.ts'
+import type { RangeWork } from './range-work.ts'
 import { needsPerson } from './stage-failure.ts'
-
-/** One range of a stage's work, as the watcher needs it. */
-export interface RangeWork {
-  stage: Stage
-  fingerprint: string
-  range: number
-  request: unknown
-  parents: string[]
-  placement: Placement
-  /** The line of the run that asks, see askerOf. */
-  asker: string
-  key: string
-  decision: number
-  /** Units that are not committed yet; null for a whole stage. */
-  pending: () => Promise<JobUnit[] | null>
-  /** Whether the range's work is committed. */
-  isCommitted: () => Promise<boolean>
-  /** What is committed so far; changes exactly when something new is. */
-  progress: () => Promise<string>
-  /** Set when another range of the stage has failed: this one is left running and watched again by the next activity attempt. */
-  detach: AbortSignal
-  /** Where the numbers of all ranges of the line come together. */
-  live: LiveLine
-}
 
 const pollMs = 250
 const stopGraceMs = 20_000

@@ -5,7 +5,7 @@ import type { GcFlags } from './gc/gc.ts'
 import { plainText } from './plain-text.ts'
 import type { QuickstartFlags } from './run/quickstart.ts'
 import type { ResolveFlags } from './run/resolve.ts'
-import type { UpFlags } from './up/up.ts'
+import type { UpFlags } from './up/up-flags.ts'
 
 interface StateFlag {
   state?: string

@@ -6,8 +6,8 @@ import type { Config } from '@cpt/activities/config'
 import { CliError } from '../cli-error.ts'
 import { cliProgram, environmentWith } from '../config.ts'
 import { plainText } from '../plain-text.ts'
+import type { UpFlags } from './up-flags.ts'
 import { runningUp, type UpRecord } from './up-record.ts'
-import type { UpFlags } from './up.ts'
 
 const patienceMs = 420_000
 

@@ -1,25 +1,10 @@
 import type { Config } from '@cpt/activities/config'
 import { aborted, interruption } from '../interruption.ts'
 import { readConfig } from '../config.ts'
-import type { Ports } from './ports.ts'
 import { startUp } from './start-up.ts'
 import { startDetached } from './start-detached.ts'
+import { portsOf, type UpFlags } from './up-flags.ts'
 import type { UpRecord } from './up-record.ts'
-
-export interface UpFlags {
-  json?: boolean
-  detach?: boolean
-  state?: string
-  port?: number
-  uiPort?: number
-  reportsPort?: number
-}
-
-export const portsOf = ({ port, uiPort, reportsPort }: UpFlags): Partial<Ports> => ({
-  ...(port !== undefined ? { server: port } : {}),
-  ...(uiPort !== undefined ? { ui: uiPort } : {}),
-  ...(reportsPort !== undefined ? { reports: reportsPort } : {}),
-})
 
 const addresses = (record: UpRecord) => ({
   address: record.address,
