@@ -68,7 +68,7 @@ export const killsSection = async (session: Session, runner: Runner): Promise<Ro
     // a short session draws its boundaries by seed, a long one visits all of them
     let seed = session.seed
     const rng = seeded(session.seed)
-    const named = runner === 'local' && session.count >= 2 * failpoints.length ? failpoints.map(([name]) => name) : [rng.pick(failpoints)[0], rng.pick(failpoints)[0]]
+    const named = session.count >= 2 * failpoints.length ? failpoints.map(([name]) => name) : [rng.pick(failpoints)[0], rng.pick(failpoints)[0]]
     for (const name of named) {
       const mine = seed++
       yield async (stand) => note(name, await killAt(stand, name, mine))
