@@ -1,7 +1,9 @@
-import { readFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import type { CommitRecord } from '@cpt/contracts/artifact'
 import type { CptRunInput } from '@cpt/contracts/cpt-run'
+import { draftName, draftsIn } from '@cpt/activities/artifact-store/drafts'
 import { localDiskStore } from '@cpt/activities/artifact-store/local-disk'
 import { lineOf, progressOf, resultOf, startRun, type RunHandle } from '../harness/runs.ts'
 import { smallRun } from '../harness/small-run.ts'
@@ -107,7 +109,10 @@ test('a killed worker comes back and re-attaches: the training is not disturbed 
   const run = await startRun(system, 'kill-worker', killRun())
   await checkpointAt(checkpointEverySteps)
   const before = await attemptAt(1, checkpointEverySteps)
+  const pid = system.workerPid()
   await system.killWorker()
+  // as if it had been killed while it wrote: the next worker removes it, see afterEach
+  await writeFile(join(draftsIn(system.storeDir), (await draftName()).replace(`.tmp-${process.pid}-`, `.tmp-${pid}-`)), '{')
   // nobody watches, and it trains on
   const alone = await attemptAt(1, (before.beat?.step ?? 0) + checkpointEverySteps)
   expect(alone.started).toEqual(before.started)
