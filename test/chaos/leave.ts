@@ -84,7 +84,8 @@ export const leaveSection = async (session: Session, runner: Runner): Promise<Ro
       }
     }
   }
-  await onStands(session, runner, { leaseSeconds }, tasks(), (e) => session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`))
+  // most of it is waiting for leases to run out
+  await onStands({ ...session, parallel: session.parallel + 2 }, runner, { leaseSeconds }, tasks(), (e) => session.say(`${runner} FAILED: ${e instanceof Error ? e.message : String(e)}`))
   return (['cancel', 'terminate'] as const).map((how) => {
     const most = how === 'cancel' ? cancelSeconds : leaseSeconds + leaveSeconds
     const planned = how === 'cancel' ? Math.ceil(session.count / 2) : Math.floor(session.count / 2)
