@@ -4,7 +4,6 @@ import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { thisProcess } from '../job-runner/process.ts'
 import { draftName, draftsIn, sweepDrafts } from './drafts.ts'
 
 let folder: string
@@ -18,10 +17,10 @@ const put = async (name: string): Promise<string> => {
 
 test('what a dead process of this machine left is removed; drafts of living processes and of other machines stay', async () => {
   const mine = await put(await draftName())
-  const { pid, host, startTicks, bootId } = await thisProcess()
+  const [, pid, ticks, boot, host, unique] = /^\.tmp-(\d+)-(\d+)-(.+)-([^-]+)-(.{36})$/.exec(mine) ?? []
+  const writtenBy = (over: { pid?: number | undefined; ticks?: string; boot?: string; host?: string }) => put(`.tmp-${over.pid ?? pid}-${over.ticks ?? ticks}-${over.boot ?? boot}-${over.host ?? host}-${unique}`)
   const child = spawn(process.execPath, ['-e', ''])
   await once(child, 'exit')
-  const writtenBy = (over: { pid?: number | undefined; ticks?: string; boot?: string; host?: string }) => put(mine.replace(`.tmp-${pid}-${startTicks}-${bootId}-${host}-`, `.tmp-${over.pid ?? pid}-${over.ticks ?? startTicks}-${over.boot ?? bootId}-${over.host ?? host}-`))
   const elsewhere = await writtenBy({ pid: child.pid, host: 'elsewhere' })
   await writtenBy({ pid: child.pid })
   // the number of a process is given out again, and again after each boot
