@@ -73,15 +73,19 @@ const processesOf = (conf) =>
     }
   })
 
+const killEach = (pids) => {
+  for (const pid of pids) {
+    try {
+      process.kill(pid, 'SIGKILL')
+    } catch (error) {
+      if (error.code !== 'ESRCH') throw error
+    }
+  }
+}
+
 const killAll = async (conf) => {
   for (let left = processesOf(conf); left.length > 0; left = processesOf(conf)) {
-    for (const pid of left) {
-      try {
-        process.kill(pid, 'SIGKILL')
-      } catch (error) {
-        if (error.code !== 'ESRCH') throw error
-      }
-    }
+    killEach(left)
     await delay(50)
   }
 }
@@ -108,7 +112,11 @@ export const startSlurm = async ({ nodes: names = ['n1', 'n2', 'n3'], cpus = 16,
     if (code !== 0) throw new Error(`${program} ${args.join(' ')}: ${stderr.trim() || `exit code ${code}`}`)
     return stdout
   }
+  // whoever started it may be interrupted: steps of jobs outlive the daemons
+  const onExit = () => killEach(processesOf(conf))
+  process.once('exit', onExit)
   const stop = async () => {
+    process.off('exit', onExit)
     for (const one of started.reverse()) await one.kill(one.name === 'mariadbd' ? 'SIGTERM' : 'SIGKILL')
     await killAll(conf)
     rmSync(folder, { recursive: true, force: true, maxRetries: 5 })
