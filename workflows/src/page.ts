@@ -11,7 +11,7 @@ export const pageText = (state: RunProgress, workflowId: string, extra: readonly
   const done = state.stages.filter((s) => s.state === 'done' || s.state === 'reused' || s.state === 'skipped')
   return [
     ...state.parked.flatMap((p) => parkedText(p, workflowId)),
-    `**${headline(state)}** · ${done.length} stages done · ${state.recoveries} recoveries${state.paused && state.status === 'parked' ? ' · paused: nothing new begins until the update `resume`' : ''}`,
+    `**${headline(state)}** · ${number(done.length, 'stage', 'stages')} done · ${number(state.recoveries, 'recovery', 'recoveries')}${state.paused && state.status === 'parked' ? ' · paused: nothing new begins until the update `resume`' : ''}`,
     '',
     ...running.map((s) => `- \`${s.key}\` ${liveText(state.live?.key === s.key ? state.live : null)}`),
     ...paused.map((s) => `- \`${s.key}\` ${plain(s.note)}`),
@@ -23,6 +23,8 @@ export const pageText = (state: RunProgress, workflowId: string, extra: readonly
     ...done.slice(-40).map((s) => `| \`${s.key}\`${gap}| ${plain(s.note)}${gap}| ${s.state}${gap}| ${s.seconds.toFixed(1)} |`),
   ].join('\n')
 }
+
+const number = (n: number, one: string, many: string): string => `${n} ${n === 1 ? one : many}`
 
 const headline = (state: RunProgress): string => {
   switch (state.status) {
