@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { freePorts } from '../bootstrap/free-ports.mjs'
 import { daemon, systemPath } from '../slurm/daemon.mjs'
 import { provideVersitygw } from './provide.mjs'
 
@@ -9,15 +9,6 @@ const credentials = { accessKeyId: 'cpt-tests', secretAccessKey: 'no-secret-at-a
 const region = 'us-east-1'
 const bucket = 'cpt'
 const tries = 5
-
-const freePort = () =>
-  new Promise((resolve, reject) => {
-    const server = createServer().once('error', reject)
-    server.listen(0, '127.0.0.1', () => {
-      const { port } = server.address()
-      server.close(() => resolve(port))
-    })
-  })
 
 const answers = async (url) => {
   try {
@@ -38,7 +29,7 @@ export const startS3 = async ({ say = () => undefined } = {}) => {
   mkdirSync(join(folder, 'objects', bucket), { recursive: true })
   // between finding a port and listening on it somebody else may take it
   for (let tried = 1; ; tried += 1) {
-    const endpoint = `http://127.0.0.1:${await freePort()}`
+    const endpoint = `http://127.0.0.1:${(await freePorts(1))[0]}`
     const server = daemon({
       name: 'versitygw',
       program,

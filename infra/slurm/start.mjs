@@ -1,24 +1,15 @@
 import { execFile } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
-import { createServer } from 'node:net'
 import { hostname, tmpdir, userInfo } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { freePorts } from '../bootstrap/free-ports.mjs'
 import { startAccounting } from './accounting.mjs'
 import { daemon, systemPath } from './daemon.mjs'
 
 /** Compressed for tests; Slurm's defaults are MessageTimeout 10, MinJobAge 300, KillWait 30, SlurmdTimeout 300. */
 const quick = { MessageTimeout: 3, MinJobAge: 20, KillWait: 3, SlurmdTimeout: 20, CompleteWait: 0, InactiveLimit: 0, SchedulerParameters: 'sched_interval=1,bf_interval=1,sched_min_interval=0,batch_sched_delay=0,default_queue_depth=1000' }
-
-const freePorts = async (count) => {
-  const servers = await Promise.all(Array.from({ length: count }, () => new Promise((resolve, reject) => {
-    const server = createServer().once('error', reject).listen(0, '127.0.0.1', () => resolve(server))
-  })))
-  const ports = servers.map((s) => s.address().port)
-  await Promise.all(servers.map((s) => new Promise((resolve) => s.close(resolve))))
-  return ports
-}
 
 const configuration = ({ folder, cluster, ctldPort, nodes, partitions, settings, dbdPort }) => {
   const host = hostname()

@@ -2,6 +2,7 @@ import { createServer } from 'node:net'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
+import { freePorts } from '../../../infra/bootstrap/free-ports.mjs'
 import { CliError } from '../cli-error.ts'
 
 const Ports = z.object({ server: z.int(), ui: z.int(), reports: z.int() })
@@ -9,23 +10,12 @@ export type Ports = z.infer<typeof Ports>
 const customary: Ports = { server: 7233, ui: 8233, reports: 8234 }
 const host = '127.0.0.1'
 
-const listen = (port: number): Promise<number | null> =>
+export const isFree = (port: number): Promise<boolean> =>
   new Promise((resolve) => {
     const server = createServer()
-    server.once('error', () => resolve(null))
-    server.listen(port, host, () => {
-      const address = server.address()
-      server.close(() => resolve(typeof address === 'object' && address !== null ? address.port : null))
-    })
+    server.once('error', () => resolve(false))
+    server.listen(port, host, () => server.close(() => resolve(true)))
   })
-
-export const isFree = async (port: number): Promise<boolean> => (await listen(port)) !== null
-
-const freePort = async (): Promise<number> => {
-  const port = await listen(0)
-  if (port === null) throw new CliError('missing', `no free port on ${host}`, 'Is the loopback interface up?')
-  return port
-}
 
 const remembered = (stateDir: string): Ports | null => {
   try {
@@ -42,6 +32,7 @@ const remembered = (stateDir: string): Ports | null => {
 export const choosePorts = async (stateDir: string, given: Partial<Ports>, preferCustomary: boolean): Promise<Ports> => {
   const before = remembered(stateDir)
   const chosen: Partial<Ports> = {}
+  const spare = await freePorts(3)
   for (const name of ['server', 'ui', 'reports'] as const) {
     const wanted = given[name]
     if (wanted !== undefined) {
@@ -51,7 +42,8 @@ export const choosePorts = async (stateDir: string, given: Partial<Ports>, prefe
     }
     const candidates = [before?.[name], preferCustomary ? customary[name] : undefined]
     for (const port of candidates) if (chosen[name] === undefined && port !== undefined && !Object.values(chosen).includes(port) && (await isFree(port))) chosen[name] = port
-    chosen[name] ??= await freePort()
+    const other = spare.pop()
+    if (chosen[name] === undefined && other !== undefined) chosen[name] = other
   }
   return Ports.parse(chosen)
 }
