@@ -14,18 +14,23 @@ const listen = (port) =>
   })
 
 /** Where the system takes the ports of outgoing connections from: one that is free now may be taken a moment later, or while its server restarts. */
-const ofConnections = () => {
+const firstOfConnections = () => {
   try {
-    const [from, to] = readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8').trim().split(/\s+/).map(Number)
-    return { from, to }
+    return Number.parseInt(readFileSync('/proc/sys/net/ipv4/ip_local_port_range', 'utf8'), 10)
   } catch {
-    return { from: 32768, to: 65535 }
+    return 32_768
   }
+}
+
+export const isFree = async (port) => {
+  const server = await listen(port)
+  if (server !== null) await new Promise((resolve) => server.close(resolve))
+  return server !== null
 }
 
 /** `count` different free ports of 127.0.0.1, below those of outgoing connections where there is room. */
 export const freePorts = async (count) => {
-  const { from } = ofConnections()
+  const from = firstOfConnections()
   const servers = []
   for (let tried = 0; servers.length < count; tried += 1) {
     const isRoom = from > 12_000 && tried < tries

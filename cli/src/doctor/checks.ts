@@ -5,11 +5,11 @@ import type { Config } from '@cpt/activities/config'
 import { clusterFacts, slurmCommand } from '@cpt/activities/job-runner/slurm-commands'
 import { findChromium } from '../../../infra/bootstrap/chromium.mjs'
 import { checkNode, findPython } from '../../../infra/bootstrap/interpreters.mjs'
+import { isFree } from '../../../infra/bootstrap/free-ports.mjs'
 import { findUv, installPython, provideUv, pythonIsInstalled } from '../../../infra/bootstrap/python-environment.mjs'
 import { findTemporal, provideTemporal } from '../../../infra/temporal/provide.mjs'
 import { messageOf } from '../cli-error.ts'
 import { namedServer, workerProgram } from '../config.ts'
-import { isFree } from '../up/ports.ts'
 import { runningUp } from '../up/up-record.ts'
 
 const leastFreeGigabytes = 2

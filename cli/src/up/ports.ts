@@ -1,21 +1,13 @@
-import { createServer } from 'node:net'
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { z } from 'zod'
-import { freePorts } from '../../../infra/bootstrap/free-ports.mjs'
+import { freePorts, isFree } from '../../../infra/bootstrap/free-ports.mjs'
 import { CliError } from '../cli-error.ts'
 
 const Ports = z.object({ server: z.int(), ui: z.int(), reports: z.int() })
 export type Ports = z.infer<typeof Ports>
 const customary: Ports = { server: 7233, ui: 8233, reports: 8234 }
 const host = '127.0.0.1'
-
-export const isFree = (port: number): Promise<boolean> =>
-  new Promise((resolve) => {
-    const server = createServer()
-    server.once('error', () => resolve(false))
-    server.listen(port, host, () => server.close(() => resolve(true)))
-  })
 
 const remembered = (stateDir: string): Ports | null => {
   try {
