@@ -17,7 +17,7 @@ export type LanguageLoss = z.infer<typeof LanguageLoss>
 export const TrialMeasurement = z.object({ added: LanguageLoss, retained: LanguageLoss, tokens: Tokens, gpuSeconds: z.number().nonnegative(), model: ArtifactRef, curve: ArtifactRef })
 export type TrialMeasurement = z.infer<typeof TrialMeasurement>
 
-/** `aborted` and `failed` trials have no measurement; nor has one that waits for a person (`parked`) or never began (`unstarted`). */
+/** Only a trial that is `done` has a measurement: one that `failed` or was `cancelled`, waits for a person (`parked`) or never began (`unstarted`) has none. */
 export const TrialOutcome = z.object({
   index: Count,
   point: TrialPoint,
@@ -32,7 +32,7 @@ export type TrialOutcome = z.infer<typeof TrialOutcome>
 export const ChoiceSettings = z.strictObject({ retentionToleranceNats: z.number().min(0).default(0.05), z: z.number().min(0).max(10).default(1.64) })
 export type ChoiceSettings = z.infer<typeof ChoiceSettings>
 
-/** All seeds of one ALMR and learning rate. `standardError` is that of a mean over seeds, null where one seed tells nothing of it. */
+/** All seeds of one ALMR and learning rate; losses are means over the seeds that were measured, null where none was. */
 export const SweepCell = z.object({
   almr: Ratio,
   peakLr: LearningRate,

@@ -93,8 +93,10 @@ export const slurmRunner = ({ settings, run, python, mlDir, env }: SlurmRunnerOp
     const row = await rowOf(job, submissions, started, listing)
     if (row !== null) {
       const phase = phaseOf(row.state)
-      if (row.reason === 'Dependency') await cancelEnded(job, listing)
-      if (phase === 'waiting') return { state: 'waiting', reason: waitingReason(row.state, row.reason) }
+      if (phase === 'waiting') {
+        if (row.reason === 'Dependency') await cancelEnded(job, listing)
+        return { state: 'waiting', reason: waitingReason(row.state, row.reason) }
+      }
       if (phase === 'running') return await readRunning(job)
       // a loser of the start says nothing of the attempt
       const mine = started?.slurmJob === undefined || started.slurmJob === row.id
