@@ -2,26 +2,27 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { CptRunInput } from '@cpt/contracts/cpt-run'
 import { startSlurm, type Slurm } from '../../infra/slurm/start.mjs'
 import { pageOf, progressOf, resultOf, startRun } from '../harness/runs.ts'
-import { makeSmallCorpus, smallRun } from '../harness/small-run.ts'
+import { smallRun } from '../harness/small-run.ts'
+import { startSmallSystem } from '../harness/small-system.ts'
 import { claimsIn, jobsIn, nothingLeft } from '../harness/store.ts'
-import { startSystem, type System } from '../harness/system.ts'
+import type { System } from '../harness/system.ts'
 import { until } from '../harness/until.ts'
 
 let slurm: Slurm
-let corpus: Awaited<ReturnType<typeof makeSmallCorpus>>
 let system: System
 beforeAll(async () => {
   slurm = await startSlurm({ settings: { MinJobAge: 3600 } })
-  corpus = await makeSmallCorpus()
-  system = await startSystem({
-    roots: { small: corpus.dir },
+  system = await startSmallSystem({
     settings: () => ({ CPT_SLURM: JSON.stringify({ conf: slurm.conf, cluster: slurm.cluster, pollSeconds: 0.5, visibleWithinSeconds: 1, graceSeconds: 30, pools: { default: { partition: 'main' } } }) }),
   })
 })
 afterAll(async () => {
-  await system.stop()
-  await slurm.stop()
-  await corpus.remove()
+  // a system that could not start must not leave a cluster behind
+  try {
+    await system.stop()
+  } finally {
+    await slurm.stop()
+  }
 })
 
 const trainKey = 'only/round-1/train'

@@ -9,6 +9,17 @@ const atTheEnd = async (run: RunHandle): Promise<RunHandle> => {
 const strict = () => smallRun({ corpus: { ...smallRun().corpus, maxQuarantineRatio: 0 } })
 const allow = { patch: { request: { maxQuarantineRatio: 0.1 } } }
 
+/** A run with a benchmark that nobody can read: parked and skipped before its first round and after its last. */
+const brokenBenchmarkSkipped = async (system: System, name: string): Promise<RunHandle> => {
+  const run = await startRun(system, name, smallRun({ evaluation: { windowTokens: 128, maxTokensPerDoc: 128, benchmarks: [{ name: 'broken', path: 'small:broken-bench.jsonl', kind: 'mcq', shots: 0 }] } }))
+  for (const stage of ['base/broken', 'final/broken']) {
+    await parkOf(run, stage, 1, 300)
+    await resolve(run, { stage, park: 1, action: 'skip', reason: 'file is damaged' })
+  }
+  await resultOf(run, 600)
+  return run
+}
+
 export interface Scenario {
   /** The history's file name. */
   name: string
@@ -50,15 +61,7 @@ export const scenarios: Scenario[] = [
   },
   {
     name: 'benchmark-skipped',
-    play: async (system) => {
-      const run = await startRun(system, 'skipped', smallRun({ evaluation: { windowTokens: 128, maxTokensPerDoc: 128, benchmarks: [{ name: 'broken', path: 'small:broken-bench.jsonl', kind: 'mcq', shots: 0 }] } }))
-      for (const stage of ['base/broken', 'final/broken']) {
-        await parkOf(run, stage, 1, 300)
-        await resolve(run, { stage, park: 1, action: 'skip', reason: 'file is damaged' })
-      }
-      await resultOf(run, 600)
-      return run
-    },
+    play: (system) => brokenBenchmarkSkipped(system, 'skipped'),
   },
   {
     name: 'gate-refused',
@@ -108,14 +111,6 @@ export const scenarios: Scenario[] = [
   {
     name: 'continued-as-new',
     serverSettings: { 'limit.historyCount.suggestContinueAsNew': 60 },
-    play: async (system) => {
-      const run = await startRun(system, 'continued', smallRun({ evaluation: { windowTokens: 128, maxTokensPerDoc: 128, benchmarks: [{ name: 'broken', path: 'small:broken-bench.jsonl', kind: 'mcq', shots: 0 }] } }))
-      for (const stage of ['base/broken', 'final/broken']) {
-        await parkOf(run, stage, 1, 300)
-        await resolve(run, { stage, park: 1, action: 'skip', by: 'ann' })
-      }
-      await resultOf(run, 600)
-      return run
-    },
+    play: (system) => brokenBenchmarkSkipped(system, 'continued'),
   },
 ]
