@@ -80,6 +80,8 @@ const unsureSubmissions = (e: ChaosEvent): number => {
   return (e['target'] === 'worker' && e['unstarted'] !== 0) || e['target'] === 'server' || e['failpoint'] !== undefined ? 1 : 0
 }
 
+const controllerKills = (log: EventLog): number => log.events.filter((e) => e.what === 'kill' && e['target'] === 'slurmctld').length
+
 /** I4: one accepted job per attempt: claims without a gap, no attempt without a cause, no job without a claim, no attempt that worked twice. */
 const oneJobAnAttempt = async ({ stand, log }: Subject): Promise<Violation[]> => {
   const { storeDir } = stand.system
@@ -109,7 +111,7 @@ const oneJobAnAttempt = async ({ stand, log }: Subject): Promise<Violation[]> =>
     ]
   }))
   // a controller killed before it saved a job forgets it, and has the nodes end what they run for it
-  const forgotten = Math.min(log.events.filter((e) => e['target'] === 'slurmctld').length, jobs.filter((j) => j.end?.endClass === 'vanished').length)
+  const forgotten = Math.min(controllerKills(log), jobs.filter((j) => j.end?.endClass === 'vanished').length)
   return [
     ...gaps.map((c) => violation('I4', `attempt ${c.attempt} of ${c.fingerprint.slice(0, 12)} was claimed, and no attempt ${c.attempt - 1}`)),
     ...jobs.filter((j) => !claimed.has(placeOf(j))).map((j) => violation('I4', `${placeOf(j)} was started without a claim`)),
@@ -139,7 +141,7 @@ const oneSubmissionAnAttempt = async ({ stand, log }: Subject): Promise<Violatio
     perAttempt.set(key, (perAttempt.get(key) ?? 0) + 1)
   }
   // a controller killed within seconds of its answer forgets the job: the attempt is then submitted again
-  const forgotten = log.events.filter((e) => e['target'] === 'slurmctld').length
+  const forgotten = controllerKills(log)
   return [...perAttempt].filter(([, n]) => n > 1 + forgotten).map(([key, n]) => violation('I4', `${n} jobs of the scheduler for ${key}`))
 }
 
