@@ -8,6 +8,7 @@ import { recordDecision } from './record-decision.ts'
 import { writeReport } from './report/write-report.ts'
 import { reapJobs } from './reap-jobs.ts'
 import { resolveInput } from './resolve-input.ts'
+import { resolveSweep } from './resolve-sweep.ts'
 import { runStage } from './run-stage.ts'
 
 /** Every stage's activity, under the stage's name: the same function, told apart by the contract. */
@@ -35,6 +36,7 @@ export const createStageActivities = (deps: Deps): StageActivities => ({
 /** Light activities that no slot of a jobs worker should wait for. */
 export const createControlActivities = (deps: Deps): ControlActivities => ({
   resolveInput: beating(resolveInput(deps)),
+  resolveSweep: beating(resolveSweep(deps)),
   recordDecision: beating(recordDecision(deps)),
   ensureStopped: beating(ensureStopped(deps)),
   pauseJobs: beating(pauseJobs(deps)),

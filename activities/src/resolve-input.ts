@@ -7,6 +7,7 @@ import { CptRunSpec, type CptRunInput } from '@cpt/contracts/cpt-run'
 import { checkInput, inputRefusal, type Problem } from '@cpt/contracts/parse-input'
 import { parse } from 'yaml'
 import { z } from 'zod'
+import type { Config } from './config.ts'
 import type { Deps } from './deps.ts'
 import { UnknownPath } from './stage-failure.ts'
 
@@ -15,33 +16,38 @@ import { UnknownPath } from './stage-failure.ts'
  * recorded in history, so that editing a preset never changes a run under way. Fails with InvalidInput listing all problems.
  */
 export const resolveInput =
-  ({ config, store }: Pick<Deps, 'config' | 'store'>) =>
-  async (input: CptRunInput): Promise<ResolvedRun> => {
-    const { preset = 'quickstart', ...given } = input
-    const merged = mergeDeep(await readPreset(config.roots, preset), given)
-    const { data: spec, problems: misfits } = checkInput(CptRunSpec, merged)
-    if (misfits !== null) throw invalidInput(misfits)
+  (deps: Pick<Deps, 'config' | 'store'>) =>
+  async (input: CptRunInput): Promise<ResolvedRun> =>
+    await resolveSpec(deps, await overPreset(deps.config, input))
 
-    const problems: Problem[] = []
-    const find = async (path: string, uri: string): Promise<ArtifactRef> => {
-      try {
-        return await store.refTo(uri)
-      } catch (e) {
-        if (!(e instanceof UnknownPath)) throw e
-        problems.push({ path, expected: 'a file or folder that this worker can read', got: e.message })
-        return { uri, sha256: '0'.repeat(64), bytes: 0 }
-      }
+/** What an input gives over its preset, not checked yet. */
+export const overPreset = async ({ roots }: Pick<Config, 'roots'>, { preset = 'quickstart', ...given }: CptRunInput): Promise<unknown> => mergeDeep(await readPreset(roots, preset), given)
+
+/** Checks a complete run and finds its files. */
+export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknown): Promise<ResolvedRun> => {
+  const { data: spec, problems: misfits } = checkInput(CptRunSpec, merged)
+  if (misfits !== null) throw invalidInput(misfits)
+
+  const problems: Problem[] = []
+  const find = async (path: string, uri: string): Promise<ArtifactRef> => {
+    try {
+      return await store.refTo(uri)
+    } catch (e) {
+      if (!(e instanceof UnknownPath)) throw e
+      problems.push({ path, expected: 'a file or folder that this worker can read', got: e.message })
+      return { uri, sha256: '0'.repeat(64), bytes: 0 }
     }
-    const sources = await Promise.all(spec.corpus.sources.map(async (s, i) => ({ name: s.name, file: await find(`corpus.sources.${i}.path`, s.path) })))
-    const benchmarks = await Promise.all(spec.evaluation.benchmarks.map(async (b, i) => ({ name: b.name, items: await find(`evaluation.benchmarks.${i}.path`, b.path) })))
-    const model = spec.base.model.endsWith('/') ? spec.base.model : `${spec.base.model}/`
-    const base = await find('base.model', model)
-    const tokenizer = await find('base.model', `${model}tokenizer.json`)
-    if (problems.length > 0) throw invalidInput(problems)
-    const parameters = await countParameters(store, model)
-    if (parameters === null) throw invalidInput([{ path: 'base.model', expected: 'safetensors weights', got: `${model}model.safetensors, whose header cannot be read` }])
-    return { spec, sources, benchmarks, base, tokenizer, parameters }
   }
+  const sources = await Promise.all(spec.corpus.sources.map(async (s, i) => ({ name: s.name, file: await find(`corpus.sources.${i}.path`, s.path) })))
+  const benchmarks = await Promise.all(spec.evaluation.benchmarks.map(async (b, i) => ({ name: b.name, items: await find(`evaluation.benchmarks.${i}.path`, b.path) })))
+  const model = spec.base.model.endsWith('/') ? spec.base.model : `${spec.base.model}/`
+  const base = await find('base.model', model)
+  const tokenizer = await find('base.model', `${model}tokenizer.json`)
+  if (problems.length > 0) throw invalidInput(problems)
+  const parameters = await countParameters(store, model)
+  if (parameters === null) throw invalidInput([{ path: 'base.model', expected: 'safetensors weights', got: `${model}model.safetensors, whose header cannot be read` }])
+  return { spec, sources, benchmarks, base, tokenizer, parameters }
+}
 
 /** The failure that ends a run at once; each problem is a line of the message and an entry of the details. */
 export const invalidInput = (problems: Problem[]): ApplicationFailure =>
@@ -51,7 +57,7 @@ export const invalidInput = (problems: Problem[]): ApplicationFailure =>
     ...problems,
   )
 
-const readPreset = async (roots: Readonly<Record<string, string>>, preset: string): Promise<unknown> => {
+export const readPreset = async (roots: Readonly<Record<string, string>>, preset: string): Promise<unknown> => {
   const file = join(roots['samples'] ?? '', `${preset}.yaml`)
   try {
     return parse(await readFile(file, 'utf8')) as unknown

@@ -1,3 +1,4 @@
+import type { AlmrLrSweepInput, SweepSpec } from './almr-lr-sweep.ts'
 import type { ArtifactRef } from './artifact.ts'
 import type { CptRunInput, CptRunSpec, Decision, StageLine } from './cpt-run.ts'
 import type { StageCall, StageOutcome } from './stage.ts'
@@ -38,7 +39,7 @@ export interface ResolvedRun {
 export interface DecisionRecord<T> {
   run: RunIdentity
   key: string
-  kind: 'reweight' | 'gate' | 'mixture'
+  kind: 'reweight' | 'gate' | 'mixture' | 'choice'
   inputs: unknown
   output: T
 }
@@ -67,8 +68,15 @@ export interface ReapReport {
 /** How the activity of a line fails that a person has paused, and how its job ends: nothing failed, and nobody is asked. */
 export const pausedType = 'Paused'
 
+/** A sweep with every default filled in, and the run that its trials share, with its files found. */
+export interface ResolvedSweep {
+  sweep: SweepSpec
+  run: ResolvedRun
+}
+
 export interface ControlActivities {
   resolveInput(input: CptRunInput): Promise<ResolvedRun>
+  resolveSweep(input: AlmrLrSweepInput): Promise<ResolvedSweep>
   recordDecision(record: DecisionRecord<unknown>): Promise<{ output: unknown; uri: string }>
   /** Stops whatever jobs a closed or abandoned stage left behind; returns how many were ended. */
   ensureStopped(line: { run: RunIdentity; key: string }): Promise<{ stopped: number }>

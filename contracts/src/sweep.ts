@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { ArtifactRef } from './artifact.ts'
-import { Count, LearningRate, Ratio, Seed, Tokens } from './units.ts'
+import { Count, LearningRate, Ratio, Seed, Sha256, Tokens } from './units.ts'
 
 /**
  * What one trial of a sweep varies (arXiv:2409.06624): ALMR, the additional language mixture ratio, is the share of the
@@ -13,8 +13,11 @@ export type TrialPoint = z.infer<typeof TrialPoint>
 export const LanguageLoss = z.object({ perToken: z.number(), perByte: z.number() })
 export type LanguageLoss = z.infer<typeof LanguageLoss>
 
-/** What a trial that was trained to its end is judged by. */
-export const TrialMeasurement = z.object({ added: LanguageLoss, retained: LanguageLoss, tokens: Tokens, gpuSeconds: z.number().nonnegative(), model: ArtifactRef, curve: ArtifactRef })
+/**
+ * What a trial that was trained to its end is judged by. `gpuSeconds`: what its training took, whoever it was that ran it;
+ * `training`: fingerprint of that work, by which its curve and checkpoints are found.
+ */
+export const TrialMeasurement = z.object({ added: LanguageLoss, retained: LanguageLoss, tokens: Tokens, gpuSeconds: z.number().nonnegative(), model: ArtifactRef, training: Sha256 })
 export type TrialMeasurement = z.infer<typeof TrialMeasurement>
 
 /** Only a trial that is `done` has a measurement: one that `failed` or was `cancelled`, waits for a person (`parked`) or never began (`unstarted`) has none. */
@@ -62,3 +65,14 @@ export const SweepVerdict = z.object({
   words: z.array(z.string()),
 })
 export type SweepVerdict = z.infer<typeof SweepVerdict>
+
+/** What a trial tells its sweep: that it is over and what it cost this sweep, or that it waits for a person. */
+export interface TrialEnded {
+  outcome: TrialOutcome
+  spentGpuSeconds: number
+}
+export interface TrialParked {
+  index: number
+  /** null: a person has decided, it goes on. */
+  waitsFor: { stage: string; park: number; type: string; message: string } | null
+}

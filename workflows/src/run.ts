@@ -30,9 +30,11 @@ export interface Run {
   /** The same for a stage that the run can do without: a person may skip it, and null comes back. */
   optionalStage: <K extends StageKey>(key: string, name: K, request: RequestOf<K>, options?: StageOptions<K>) => Promise<ResultOf<K> | null>
   /** Keeps a decision with its inputs and returns what holds: only the returned value may be used. */
-  decide: <T>(kind: 'reweight' | 'gate' | 'mixture', key: string, inputs: unknown, output: T, schema: z.ZodType<T>) => Promise<T>
+  decide: <T>(kind: 'reweight' | 'gate' | 'mixture' | 'choice', key: string, inputs: unknown, output: T, schema: z.ZodType<T>) => Promise<T>
   /** Asks a person about something that is not a failed stage. */
   ask: (what: { stage: string; type: FailureType; message: string; actions: ('retry' | 'skip' | 'abort')[] }) => Promise<Decision>
+  /** Puts a line on the page that is no stage of this workflow, as a trial of a sweep; what is given replaces what it said. */
+  show: (key: string, line: Partial<Omit<StageLine, 'key'>> & Pick<StageLine, 'stage'>) => void
   describe: (facts: { model: string; owner: string; backend: string; almr: number; lr: number; lines: string[] }) => void
   /** Last words on the page, once nothing runs any more. */
   finish: (status: 'done' | 'failed', line: string) => void
@@ -135,6 +137,10 @@ export const openRun = (kind: string, before?: Pick<Run, 'progress' | 'decisions
       return schema.parse(kept.output)
     },
     ask: (what) => parking.park({ ...what, ...explain(what.type), logTail: [] }, null),
+    show: (key, line) => {
+      Object.assign(progress.stages.find((s) => s.key === key) ?? begin(progress, key, line.stage), line)
+      changed()
+    },
     describe: ({ model, owner, backend, almr, lr, lines }) => {
       extra.splice(0, extra.length, ...lines)
       upsertSearchAttributes([{ key: attributes.model, value: model }, { key: attributes.owner, value: owner }, { key: attributes.backend, value: backend }, { key: attributes.almr, value: almr }, { key: attributes.lr, value: lr }])

@@ -15,7 +15,7 @@ const trials = (losses: (p: TrialPoint) => [added: number, retained: number] | n
     const at = losses(point)
     return {
       index, point, status: at === null ? 'failed' : 'done', workflowId: `sweep/x/trial-${index}`,
-      measurement: at === null ? null : { added: { perToken: at[0], perByte: at[0] / 3 }, retained: { perToken: at[1], perByte: at[1] / 4 }, tokens: 1000, gpuSeconds: 2, model: artifact, curve: artifact },
+      measurement: at === null ? null : { added: { perToken: at[0], perByte: at[0] / 3 }, retained: { perToken: at[1], perByte: at[1] / 4 }, tokens: 1000, gpuSeconds: 2, model: artifact, training: 'b'.repeat(64) },
     }
   })
 /** More of the added language and a higher rate learn more and forget more; seeds differ by a little. */
