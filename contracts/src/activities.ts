@@ -1,6 +1,7 @@
 import type { AlmrLrSweepInput, SweepSpec } from './almr-lr-sweep.ts'
 import type { ArtifactRef } from './artifact.ts'
 import type { CptRunInput, CptRunSpec, Decision, StageLine } from './cpt-run.ts'
+import type { LanguageLoss, Ledger, SweepVerdict, TrialOutcome } from './sweep.ts'
 import type { StageCall, StageOutcome } from './stage.ts'
 import type { StageKey, stages } from './stages.ts'
 
@@ -56,6 +57,23 @@ export interface ReportRequest {
   operator: Decision[]
   verdict: string
   modelPath: string | null
+}
+
+/** What the page of a sweep is made from; `base` is null until the base was measured. */
+export interface SweepReportRequest {
+  workflowId: string
+  runId: string
+  startedAtMs: number
+  resolved: ResolvedSweep
+  base: Record<'added' | 'retained', LanguageLoss> | null
+  trials: TrialOutcome[]
+  verdict: SweepVerdict | null
+  /** The verdict as it was kept: what a transfer cites. */
+  verdictRef: ArtifactRef | null
+  ledger: Ledger
+  lines: StageLine[]
+  decisions: { key: string; kind: string; uri: string }[]
+  operator: Decision[]
 }
 
 /** What the reaper did: jobs (folder, who asked) that it stopped and why, and those it left though nobody seems to want them. */

@@ -66,6 +66,21 @@ export const SweepVerdict = z.object({
 })
 export type SweepVerdict = z.infer<typeof SweepVerdict>
 
+/**
+ * The budget of a sweep in GPU-seconds (on a CPU: seconds of a job). A trial that begins reserves what one is expected to
+ * take; what its jobs really took is debited as it becomes known; at its end the rest of its reservation is given back.
+ */
+export interface Ledger {
+  /** null: no limit. */
+  budget: number | null
+  /** By trial: what is still held for it. */
+  reserved: Record<string, number>
+  /** By trial: what its jobs took. */
+  spent: Record<string, number>
+  /** Trials that are over, whose cost says what the next one may take. */
+  settled: number[]
+}
+
 /** What a trial tells its sweep: that it is over and what it cost this sweep, or that it waits for a person. */
 export interface TrialEnded {
   outcome: TrialOutcome

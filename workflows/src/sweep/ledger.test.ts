@@ -1,6 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
-import { balance, debit, estimate, heldBy, openLedger, reserve, settle, spentBy, type Ledger } from './ledger.ts'
+import type { Ledger } from '@cpt/contracts/sweep'
+import { balance, debit, estimate, heldBy, openLedger, reserve, settle, spentBy } from './ledger.ts'
 
 const reserved = (ledger: Ledger, trial: number, amount: number): Ledger => {
   const after = reserve(ledger, trial, amount)

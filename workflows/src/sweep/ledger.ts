@@ -1,17 +1,4 @@
-/**
- * The budget of a sweep in GPU-seconds (on a CPU: seconds of a job). A trial that begins reserves what one is expected to
- * take; what its jobs really took is debited as it becomes known; at its end the rest of its reservation is given back.
- */
-export interface Ledger {
-  /** null: no limit. */
-  budget: number | null
-  /** By trial: what is still held for it. */
-  reserved: Record<string, number>
-  /** By trial: what its jobs took. */
-  spent: Record<string, number>
-  /** Trials that are over, whose cost says what the next one may take. */
-  settled: number[]
-}
+import type { Ledger } from '@cpt/contracts/sweep'
 
 export const openLedger = (budget: number | null): Ledger => ({ budget, reserved: {}, spent: {}, settled: [] })
 

@@ -2,12 +2,12 @@ import { CancellationScope, ChildWorkflowCancellationType, condition, getExterna
 import { WorkflowExecutionAlreadyStartedError } from '@temporalio/common'
 import type { SweepSpec } from '@cpt/contracts/almr-lr-sweep'
 import type { ResolvedRun } from '@cpt/contracts/activities'
-import type { TrialEnded, TrialOutcome, TrialPoint } from '@cpt/contracts/sweep'
+import type { Ledger, TrialEnded, TrialOutcome, TrialPoint } from '@cpt/contracts/sweep'
 import type { Prepared } from '../chapter.ts'
 import { setBudgetUpdate, trialEndedSignal, trialParkedSignal } from '../messages.ts'
 import type { Run } from '../run.ts'
 import { startOrder, trialsOf } from './grid.ts'
-import { balance, estimate, reserve, settle, type Ledger } from './ledger.ts'
+import { balance, estimate, reserve, settle } from './ledger.ts'
 import type { sweepTrial, TrialInput } from './sweep-trial.ts'
 
 /** How far the trials of a sweep are; what continue-as-new hands over. */
