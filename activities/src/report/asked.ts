@@ -1,9 +1,10 @@
 import type { PlanStage } from '@cpt/contracts/cpt-run'
 import { h, type Html } from './html.ts'
 import { bytes, count, digest, languageName, percent, plural, rate } from './numbers.ts'
+import type { Section } from './page.ts'
 import { groupTitle, sum } from './strata.ts'
 import { details, table } from './table.ts'
-import type { Section, View } from './view.ts'
+import type { View } from './view.ts'
 
 /** What the run was told to do. */
 export const asked = (view: View): Section => {

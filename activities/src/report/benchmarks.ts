@@ -2,8 +2,9 @@ import { compareBenchmark, evaluateBenchmark, type BenchmarkScore } from '@cpt/c
 import { categoryAxis, chart, ink, legend, valueAxis } from './chart.ts'
 import { clip, h, type Html } from './html.ts'
 import { count, fixed, percent, signed } from './numbers.ts'
+import type { Section } from './page.ts'
 import { figure, note, table } from './table.ts'
-import { absent, resultOf, type Section, type View } from './view.ts'
+import { absent, resultOf, type View } from './view.ts'
 
 interface Row {
   name: string

@@ -7,8 +7,9 @@ import { tokenize } from '@cpt/contracts/tokenize'
 import { categoryAxis, chart, ink, legend, valueAxis } from './chart.ts'
 import { clip, h, type Html } from './html.ts'
 import { bytes, count, percent, plural } from './numbers.ts'
+import type { Section } from './page.ts'
 import { groupTitle, sum } from './strata.ts'
-import { absent, resultOf, type Section, type View } from './view.ts'
+import { absent, resultOf, type View } from './view.ts'
 import { details, figure, note, table } from './table.ts'
 
 interface Step {

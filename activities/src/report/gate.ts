@@ -1,9 +1,10 @@
 import { z } from 'zod'
 import { h, type Html } from './html.ts'
 import { fixed, signed } from './numbers.ts'
+import type { Section } from './page.ts'
 import { verdictBadge } from './summary.ts'
 import { note, table } from './table.ts'
-import type { Section, View } from './view.ts'
+import type { View } from './view.ts'
 
 const Check = z.looseObject({ name: z.string(), verdict: z.string(), value: z.number().nullable().catch(null), standardError: z.number().nullable().catch(null), bound: z.number().nullable().catch(null), note: z.string().catch('') })
 type Check = z.infer<typeof Check>

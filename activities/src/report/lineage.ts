@@ -7,8 +7,9 @@ import { scorePpl } from '@cpt/contracts/score-ppl'
 import { tokenize } from '@cpt/contracts/tokenize'
 import { h, type Html } from './html.ts'
 import { bytes, count, digest, plural, short } from './numbers.ts'
+import type { Section } from './page.ts'
 import { details, note, table } from './table.ts'
-import { recordOf, resultOf, type Section, type View } from './view.ts'
+import { recordOf, resultOf, type View } from './view.ts'
 
 /** What the final model is made of: every artifact by digest, every stage by fingerprint. */
 export const lineage = (view: View): Section => {

@@ -2,8 +2,9 @@ import { z } from 'zod'
 import { chart, ink, legend, valueAxis } from './chart.ts'
 import { clip, h, type Html } from './html.ts'
 import { count, fixed, plural, ppl, rate, short } from './numbers.ts'
+import type { Section } from './page.ts'
 import { figure, note, table } from './table.ts'
-import { absent, requestOf, type CurvePoint, type Round, type Section, type View } from './view.ts'
+import { absent, requestOf, type CurvePoint, type Round, type View } from './view.ts'
 
 interface Phase {
   round: Round

@@ -3,9 +3,10 @@ import type { PlannedStratum } from '@cpt/contracts/sample-mixture'
 import { categoryAxis, chart, ink, legend, valueAxis } from './chart.ts'
 import { clip, h, type Html } from './html.ts'
 import { count, fixed, percent, plural, signed } from './numbers.ts'
+import type { Section } from './page.ts'
 import { groupColour, groupOf, groupsOf, groupTitle, stratumName, sum } from './strata.ts'
 import { badge, details, figure, note, table } from './table.ts'
-import { absent, type Round, type Section, type View } from './view.ts'
+import { absent, type Round, type View } from './view.ts'
 
 type Planned = z.output<typeof PlannedStratum>
 

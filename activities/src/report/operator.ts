@@ -1,8 +1,9 @@
 import type { Decision } from '@cpt/contracts/cpt-run'
 import { h } from './html.ts'
 import { count, plural, utc } from './numbers.ts'
+import type { Section } from './page.ts'
 import { table } from './table.ts'
-import type { Section, View } from './view.ts'
+import type { View } from './view.ts'
 
 /** What people decided, and what the run mended by itself. */
 export const operator = (view: View): Section => {

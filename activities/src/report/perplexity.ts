@@ -3,10 +3,11 @@ import { categoryAxis, chart, colour, ink, legend, valueAxis } from './chart.ts'
 import { endLabels } from './end-labels.ts'
 import { clip, h, type Html } from './html.ts'
 import { count, fixed, ppl, plusMinus, signed } from './numbers.ts'
+import type { Section } from './page.ts'
 import { groupColour, groupOf, groupTitle, stratumKey, stratumName, sum } from './strata.ts'
 import { changes, groupName } from './summary.ts'
 import { details, figure, note, table, type Column } from './table.ts'
-import { absent, resultOf, type Section, type View } from './view.ts'
+import { absent, resultOf, type View } from './view.ts'
 
 /** A model at a point of the run, measured on the frozen sets. */
 interface Point {

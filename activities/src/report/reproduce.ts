@@ -1,7 +1,8 @@
 import { exportModel } from '@cpt/contracts/export-model'
 import { h } from './html.ts'
+import type { Section } from './page.ts'
 import { details } from './table.ts'
-import { resultOf, type Section, type View } from './view.ts'
+import { resultOf, type View } from './view.ts'
 
 /** How to get the same model again, and how to see that it is the same. */
 export const reproduce = (view: View): Section => {

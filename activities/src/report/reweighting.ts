@@ -2,9 +2,10 @@ import { z } from 'zod'
 import { PerplexityChange } from '@cpt/contracts/evaluate-perplexity'
 import { h, type Html } from './html.ts'
 import { decimals, fixed, percent, plusMinus, signed } from './numbers.ts'
+import type { Section } from './page.ts'
 import { groupTitle } from './strata.ts'
 import { details, note, table } from './table.ts'
-import type { Section, View } from './view.ts'
+import type { View } from './view.ts'
 
 const Ratios = z.record(z.string(), z.record(z.string(), z.number()))
 const Inputs = z.object({ ratios: Ratios, changes: z.array(PerplexityChange).catch([]) })

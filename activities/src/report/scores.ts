@@ -2,8 +2,9 @@ import { scorePpl } from '@cpt/contracts/score-ppl'
 import { categoryAxis, chart, ink, valueAxis } from './chart.ts'
 import { h } from './html.ts'
 import { count, fixed, plural, ppl, short } from './numbers.ts'
+import type { Section } from './page.ts'
 import { figure, note } from './table.ts'
-import { absent, resultOf, type Section, type View } from './view.ts'
+import { absent, resultOf, type View } from './view.ts'
 
 /** Perplexity of every document by the base: what the curriculum is ordered by. */
 export const scores = (view: View): Section => {

@@ -2,9 +2,10 @@ import type { StageLine } from '@cpt/contracts/cpt-run'
 import { categoryAxis, chart, ink, legend, valueAxis } from './chart.ts'
 import { clip, h, type Html } from './html.ts'
 import { count, percent, plural, seconds, utc } from './numbers.ts'
+import type { Section } from './page.ts'
 import { badge, details, figure, note, table } from './table.ts'
 import { timing } from './timing.ts'
-import { recordOf, type Section, type View } from './view.ts'
+import { recordOf, type View } from './view.ts'
 
 const maxRows = 90
 

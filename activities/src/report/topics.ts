@@ -3,9 +3,10 @@ import { classifyTopics, trainTopicClassifier } from '@cpt/contracts/topics'
 import { categoryAxis, chart, ink, legend, valueAxis } from './chart.ts'
 import { clip, h, type Html } from './html.ts'
 import { count, fixed, percent, plural } from './numbers.ts'
+import type { Section } from './page.ts'
 import { groupColour, groupTitle, sum } from './strata.ts'
 import { bar, details, figure, note, table } from './table.ts'
-import { absent, resultOf, type Round, type Section, type View } from './view.ts'
+import { absent, resultOf, type Round, type View } from './view.ts'
 
 interface TopicRow {
   topic: string

@@ -40,12 +40,6 @@ export interface View {
   rounds: readonly Round[]
 }
 
-export interface Section {
-  id: string
-  title: string
-  body: Html
-}
-
 export const viewOf = (request: ReportRequest, source: ReportSource): View => {
   const view = { request, source, lines: new Map(request.lines.map((l) => [l.key, l])), rounds: [] }
   return { ...view, rounds: roundsOf(view) }

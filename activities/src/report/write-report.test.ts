@@ -3,8 +3,9 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ArtifactRef } from '@cpt/contracts/artifact'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { folderOf } from './report-folder.ts'
 import { sampleRun } from './sample-run.fixture.ts'
-import { folderOf, writeReport } from './write-report.ts'
+import { writeReport } from './write-report.ts'
 
 let reportsDir: string
 beforeEach(async () => (reportsDir = await mkdtemp(join(tmpdir(), 'cpt-report-'))))

@@ -1,0 +1,65 @@
+import { train } from '@cpt/contracts/train'
+import type { CommitRecord } from '@cpt/contracts/artifact'
+import { z } from 'zod'
+import type { Deps } from '../deps.ts'
+import type { CurvePoint, ReportSource } from './view.ts'
+
+export type ReportStore = Pick<Deps['store'], 'record' | 'read' | 'get'>
+
+const CurveLine = z.object({ step: z.number(), tokens: z.number(), loss: z.number(), lr: z.number() })
+const Recorded = z.object({ inputs: z.unknown(), output: z.unknown() })
+
+/** A sweep has hundreds of trials; so many files are read at a time. */
+const readsAtOnce = 32
+
+/**
+ * The records of these fingerprints, the curves of the trainings among them, and these decisions. A report is of most use
+ * when something went wrong: what cannot be read is left out and `missed` is told, never fatal.
+ */
+export const readSource = async (store: ReportStore, of: { fingerprints: readonly string[]; decisions: readonly { key: string; kind: string; uri: string }[] }, missed: (what: string, error: unknown) => void): Promise<ReportSource> => {
+  const orNull = async <T>(what: string, reading: Promise<T>): Promise<T | null> => {
+    try {
+      return await reading
+    } catch (e) {
+      missed(what, e)
+      return null
+    }
+  }
+  const fingerprints = [...new Set(of.fingerprints.filter((f) => f !== ''))]
+  const records = new Map<string, CommitRecord | null>()
+  const curves = new Map<string, CurvePoint[]>()
+  for (let at = 0; at < fingerprints.length; at += readsAtOnce) {
+    const part = fingerprints.slice(at, at + readsAtOnce)
+    const found = await Promise.all(part.map(async (f) => {
+      const record = await orNull(f, store.record(f))
+      const trained = record?.stage === train.name ? train.result.safeParse(record.result).data : undefined
+      return { f, record, curve: trained === undefined ? null : parseCurve(await orNull(trained.curve.uri, store.read(trained.curve))) }
+    }))
+    for (const { f, record, curve } of found) {
+      records.set(f, record)
+      if (curve !== null) curves.set(f, curve)
+    }
+  }
+  const decisions = await Promise.all(
+    of.decisions.map(async ({ key, kind, uri }) => {
+      const recorded = Recorded.safeParse(parseJson(await orNull(uri, store.get(uri)))).data
+      return { key, kind, inputs: recorded?.inputs ?? null, output: recorded?.output ?? null }
+    }),
+  )
+  return { records, curves, decisions }
+}
+
+/** Lines that are not of the curve's form are left out. */
+const parseCurve = (bytes: Uint8Array | null): CurvePoint[] =>
+  Buffer.from(bytes ?? new Uint8Array())
+    .toString('utf8')
+    .split('\n')
+    .flatMap((line) => CurveLine.safeParse(parseJson(line)).data ?? [])
+
+const parseJson = (data: Uint8Array | string | null): unknown => {
+  try {
+    return JSON.parse(typeof data === 'string' ? data : Buffer.from(data ?? new Uint8Array()).toString('utf8')) as unknown
+  } catch {
+    return null
+  }
+}
