@@ -5,6 +5,7 @@ import type { Deps } from './deps.ts'
 import { ensureStopped } from './ensure-stopped.ts'
 import { pauseJobs, resumeJobs } from './pause-jobs.ts'
 import { recordDecision } from './record-decision.ts'
+import { writeSweepReport } from './report/sweep/write-sweep-report.ts'
 import { writeReport } from './report/write-report.ts'
 import { reapJobs } from './reap-jobs.ts'
 import { resolveInput } from './resolve-input.ts'
@@ -43,6 +44,7 @@ export const createControlActivities = (deps: Deps): ControlActivities => ({
   resumeJobs: beating(resumeJobs(deps)),
   reapJobs: beating(reapJobs(deps)),
   writeReport: beating(writeReport(deps)),
+  writeSweepReport: beating(writeSweepReport(deps)),
 })
 
 const beatMs = 2_000

@@ -104,6 +104,7 @@ export interface ControlActivities {
   /** Stops jobs that only closed runs asked for. Fails, and so stops nothing, where the server cannot be asked. */
   reapJobs(): Promise<ReapReport>
   writeReport(request: ReportRequest): Promise<{ path: string; url: string }>
+  writeSweepReport(request: SweepReportRequest): Promise<{ path: string; url: string }>
 }
 
 export type Activities = StageActivities & ControlActivities
