@@ -1,6 +1,7 @@
 import { Context } from '@temporalio/activity'
 import type { ControlActivities, StageActivities } from '@cpt/contracts/activities'
 import { stages } from '@cpt/contracts/stages'
+import { commitCorpus } from './corpora.ts'
 import type { Deps } from './deps.ts'
 import { ensureStopped } from './ensure-stopped.ts'
 import { pauseJobs, resumeJobs } from './pause-jobs.ts'
@@ -39,6 +40,7 @@ export const createControlActivities = (deps: Deps): ControlActivities => ({
   resolveInput: beating(resolveInput(deps)),
   resolveSweep: beating(resolveSweep(deps)),
   recordDecision: beating(recordDecision(deps)),
+  commitCorpus: beating(commitCorpus(deps)),
   ensureStopped: beating(ensureStopped(deps)),
   pauseJobs: beating(pauseJobs(deps)),
   resumeJobs: beating(resumeJobs(deps)),

@@ -10,7 +10,9 @@ import { parse, stringify } from 'yaml'
 import { unresolvableInputs } from '../../test/fixtures/bad-inputs.ts'
 import { openStore } from './artifact-store/open-store.ts'
 import { loadConfig } from './config.ts'
+import { commitCorpus } from './corpora.ts'
 import { mergeDeep, resolveInput } from './resolve-input.ts'
+import { resolveSweep } from './resolve-sweep.ts'
 
 const shipped = fileURLToPath(new URL('../../samples', import.meta.url))
 const preset = async () => parse(await readFile(join(shipped, 'quickstart.yaml'), 'utf8')) as Record<string, unknown>
@@ -111,6 +113,28 @@ describe('a preset or base model of one’s own', () => {
     expect(after.sources[0]?.file.sha256).not.toBe(before.sources[0]?.file.sha256)
     expect({ ...after, sources: [] }).toEqual({ ...before, sources: [] })
   })
+  test('an alias stands for the newest committed corpus, as its files were then, in a run and in a sweep', async () => {
+    await writePreset({})
+    await cp(join(shipped, 'sweep.yaml'), join(samples, 'sweep.yaml'))
+    const config = loadConfig({ CPT_ROOTS: JSON.stringify({ samples }), CPT_STATE: join(samples, 'state') })
+    const deps = { config, store: openStore(config) }
+    const committed = await resolveInput(deps)({ ...small, corpus: { ...small.corpus, name: 'web', filter: { minWords: 3 } } })
+    const { base: ref, sources, spec } = committed
+    await commitCorpus(deps)({ name: 'web', corpus: spec.corpus, sources, prepared: { pool: { corpus: ref, tokens: ref, index: ref, topics: ref, scores: ref }, counts: [], validation: ref }, committedBy: { workflowId: 'w', firstRunId: 'r' } })
+    await writeFile(join(samples, 'corpus/zh.jsonl'), '{"text": "other"}\n')
+
+    const alias = { corpus: { newest: 'web' }, evaluation: { benchmarks: [] } }
+    const cited = await resolveInput(deps)({ ...alias, seed: 3 })
+    // who reads a corpus commits none, so the name is gone
+    const { name: _, ...settings } = spec.corpus
+    expect(cited).toEqual({ ...committed, spec: { ...spec, seed: 3, corpus: settings }, corpus: { name: 'web', number: 1 } })
+    const { run } = await resolveSweep(deps)({ run: alias })
+    expect(run).toMatchObject({ spec: { corpus: settings }, sources, corpus: { name: 'web', number: 1 } })
+
+    const refusal = { expected: 'the name of a committed corpus (there are: web; a run, sweep or corpusPreparation with corpus.name commits one)', got: '"wbe"' }
+    expect(await problemsOf(resolveInput(deps)({ corpus: { newest: 'wbe' } }))).toEqual([{ path: 'corpus.newest', ...refusal }])
+    expect(await problemsOf(resolveSweep(deps)({ run: { corpus: { newest: 'wbe' } } }))).toEqual([{ path: 'run.corpus.newest', ...refusal }])
+  })
   test('weights without a readable header are refused', async () => {
     await writePreset({})
     for (const broken of [Buffer.alloc(0), Buffer.from([9, 0, 0, 0, 0, 0, 0, 0]), Buffer.from([255, 255, 255, 255, 255, 255, 255, 127]), Buffer.from('not safetensors at all')]) {
@@ -135,6 +159,8 @@ describe('merging', () => {
     ['objects are merged key by key', { a: { b: 1, c: 2 } }, { a: { c: 3 } }, { a: { b: 1, c: 3 } }],
     ['lists are replaced', { a: [1, 2] }, { a: [3] }, { a: [3] }],
     ['ratios are replaced whole', { mixture: { languages: { zh: 0.2, en: 0.8 } } }, { mixture: { languages: { de: 1 } } }, { mixture: { languages: { de: 1 } } }],
+    ['an alias replaces what it stands for', { corpus: { sources: [1], filter: {} } }, { corpus: { newest: 'web' } }, { corpus: { newest: 'web' } }],
+    ['and is replaced whole', { corpus: { newest: 'web' } }, { corpus: { sources: [1] } }, { corpus: { sources: [1] } }],
     ['what is undefined changes nothing', { a: 1 }, { a: undefined }, { a: 1 }],
     ['null is a value', { a: 1 }, { a: null }, { a: null }],
     ['inherited names are names like any other', {}, { constructor: { a: 1 } }, { constructor: { a: 1 } }],

@@ -3,11 +3,14 @@ import { join } from 'node:path'
 import { ApplicationFailure } from '@temporalio/common'
 import type { ArtifactRef } from '@cpt/contracts/artifact'
 import type { ResolvedRun } from '@cpt/contracts/activities'
+import type { CommittedCorpus } from '@cpt/contracts/committed-corpus'
 import { CptRunSpec, type CptRunInput } from '@cpt/contracts/cpt-run'
 import { checkInput, inputRefusal, type Problem } from '@cpt/contracts/parse-input'
+import { Name } from '@cpt/contracts/units'
 import { parse } from 'yaml'
 import { z } from 'zod'
 import type { Config } from './config.ts'
+import { corpusNames, newestCorpus } from './corpora.ts'
 import type { Deps } from './deps.ts'
 import { UnknownPath } from './stage-failure.ts'
 
@@ -23,9 +26,13 @@ export const resolveInput =
 /** What an input gives over its preset, not checked yet. */
 export const overPreset = async ({ roots }: Pick<Config, 'roots'>, { preset = 'quickstart', ...given }: CptRunInput): Promise<unknown> => mergeDeep(await readPreset(roots, preset), given)
 
-/** Checks a complete run and finds its files. */
-export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknown): Promise<ResolvedRun> => {
-  const { data: spec, problems: misfits } = checkInput(CptRunSpec, merged)
+/**
+ * Checks a complete run and finds its files; an alias of a corpus is replaced by what it stands for now, once and
+ * for all. `known` are sources that have been found before: they are not looked at again.
+ */
+export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknown, known?: ResolvedRun['sources']): Promise<ResolvedRun> => {
+  const cited = await citedCorpus(store, merged)
+  const { data: spec, problems: misfits } = checkInput(CptRunSpec, cited === null ? merged : cited.merged)
   if (misfits !== null) throw invalidInput(misfits)
 
   const problems: Problem[] = []
@@ -38,15 +45,37 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
       return { uri, sha256: '0'.repeat(64), bytes: 0 }
     }
   }
-  const sources = await Promise.all(spec.corpus.sources.map(async (s, i) => ({ name: s.name, file: await find(`corpus.sources.${i}.path`, s.path) })))
+  const sources = known ?? cited?.corpus.sources ?? await Promise.all(spec.corpus.sources.map(async (s, i) => ({ name: s.name, file: await find(`corpus.sources.${i}.path`, s.path) })))
   const benchmarks = await Promise.all(spec.evaluation.benchmarks.map(async (b, i) => ({ name: b.name, items: await find(`evaluation.benchmarks.${i}.path`, b.path) })))
-  const model = spec.base.model.endsWith('/') ? spec.base.model : `${spec.base.model}/`
+  const model = folder(spec.base.model)
   const base = await find('base.model', model)
   const tokenizer = await find('base.model', `${model}tokenizer.json`)
+  const scorer = spec.corpus.scoring.model === undefined ? null : await find('corpus.scoring.model', folder(spec.corpus.scoring.model))
+  const itsTokenizer = spec.corpus.scoring.model === undefined ? null : await find('corpus.scoring.model', `${folder(spec.corpus.scoring.model)}tokenizer.json`)
   if (problems.length > 0) throw invalidInput(problems)
+  if (itsTokenizer !== null && itsTokenizer.sha256 !== tokenizer.sha256) throw invalidInput([{ path: 'corpus.scoring.model', expected: `a model with the base's tokenizer (sha256 ${tokenizer.sha256})`, got: `one with sha256 ${itsTokenizer.sha256}` }])
   const parameters = await countParameters(store, model)
   if (parameters === null) throw invalidInput([{ path: 'base.model', expected: 'safetensors weights', got: `${model}model.safetensors, whose header cannot be read` }])
-  return { spec, sources, benchmarks, base, tokenizer, parameters }
+  const { name, number } = cited?.corpus ?? {}
+  return { spec, sources, benchmarks, base, tokenizer, parameters, ...(scorer === null ? {} : { scorer }), ...(name === undefined || number === undefined ? {} : { corpus: { name, number } }) }
+}
+
+const folder = (path: string): string => (path.endsWith('/') ? path : `${path}/`)
+
+const Alias = z.strictObject({ newest: Name })
+const isAlias = (value: unknown): boolean => isObject(value) && Object.hasOwn(value, 'newest')
+
+/** The committed corpus that a run names, and the run with its settings; they lose the name, for who reads a corpus commits none. */
+const citedCorpus = async (store: Deps['store'], merged: unknown): Promise<{ corpus: CommittedCorpus; merged: unknown } | null> => {
+  const alias = isObject(merged) ? Alias.safeParse(merged['corpus']).data : undefined
+  if (!isObject(merged) || alias === undefined) return null
+  const corpus = await newestCorpus(store, alias.newest)
+  if (corpus === null) {
+    const names = await corpusNames(store)
+    throw invalidInput([{ path: 'corpus.newest', expected: `the name of a committed corpus (there ${names.length === 0 ? 'is none' : `are: ${names.join(', ')}`}; a run, sweep or corpusPreparation with corpus.name commits one)`, got: JSON.stringify(alias.newest) }])
+  }
+  const { name: _name, ...settings } = corpus.corpus
+  return { corpus, merged: { ...merged, corpus: settings } }
 }
 
 /** The failure that ends a run at once; each problem is a line of the message and an entry of the details. */
@@ -66,10 +95,10 @@ export const readPreset = async (roots: Readonly<Record<string, string>>, preset
   }
 }
 
-/** Objects are merged key by key, anything else (lists too) is replaced. */
+/** Objects are merged key by key, anything else (lists and aliases too) is replaced. */
 export const mergeDeep = (base: unknown, over: unknown): unknown => {
   if (over === undefined) return base
-  if (!isObject(base) || !isObject(over)) return over
+  if (!isObject(base) || !isObject(over) || isAlias(base) || isAlias(over)) return over
   const merged: Record<string, unknown> = { ...base }
   for (const [key, value] of Object.entries(over)) {
     if (key === '__proto__') continue

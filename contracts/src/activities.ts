@@ -1,5 +1,6 @@
 import type { AlmrLrSweepInput, SweepSpec } from './almr-lr-sweep.ts'
 import type { ArtifactRef } from './artifact.ts'
+import type { CommittedCorpus, CorpusCommit, CorpusToCommit } from './committed-corpus.ts'
 import type { CptRunInput, CptRunSpec, Decision, StageLine } from './cpt-run.ts'
 import type { LanguageLoss, Ledger, SweepVerdict, TrialOutcome } from './sweep.ts'
 import type { StageCall, StageOutcome } from './stage.ts'
@@ -34,6 +35,8 @@ export interface ResolvedRun {
   base: ArtifactRef
   tokenizer: ArtifactRef
   parameters: number
+  /** The committed corpus that an alias stood for; absent where the input gave its own sources. */
+  corpus?: Pick<CommittedCorpus, 'name' | 'number'> | undefined
 }
 
 /** A decision with its inputs, kept for the report; only the returned value is used. */
@@ -96,6 +99,8 @@ export interface ControlActivities {
   resolveInput(input: CptRunInput): Promise<ResolvedRun>
   resolveSweep(input: AlmrLrSweepInput): Promise<ResolvedSweep>
   recordDecision(record: DecisionRecord<unknown>): Promise<{ output: unknown; uri: string }>
+  /** Commits a prepared corpus under its name; the same content as the newest of that name adds nothing. */
+  commitCorpus(corpus: CorpusToCommit): Promise<CorpusCommit>
   /** Stops whatever jobs a closed or abandoned stage left behind; returns how many were ended. */
   ensureStopped(line: { run: RunIdentity; key: string }): Promise<{ stopped: number }>
   /** Lets the jobs of these lines leave at their next commit; returns how many were told, and how many others want too. */

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { badInputs } from '../../test/fixtures/bad-inputs.ts'
-import { CptRunInput, CptRunSpec, ResolveFailure } from './cpt-run.ts'
+import { CorpusPreparationInput, CptRunInput, CptRunSpec, ResolveFailure } from './cpt-run.ts'
 import { checkInput, type Problem } from './parse-input.ts'
 
 const preset = parse(readFileSync(new URL('../../samples/quickstart.yaml', import.meta.url), 'utf8')) as Record<string, unknown>
@@ -47,6 +47,22 @@ describe('an input says only what it says: no default overwrites the preset', ()
 test('a placement patch changes what it names and nothing else', () => {
   const decision = { stage: 'train', park: 1, action: 'retry', patch: { placement: { batchTokens: 4096 } } } as const
   expect(ResolveFailure.parse(decision).patch).toEqual({ placement: { batchTokens: 4096 } })
+})
+
+test('an alias of a corpus stands by itself, in an input and in no complete run', () => {
+  const alias = { corpus: { newest: 'web' } }
+  expect(checkInput(CptRunInput, alias)).toEqual({ data: alias, problems: null })
+  expect(pathsOf(checkInput(CptRunSpec, { ...preset, ...alias }).problems)).toContain('corpus.newest')
+  expect(checkInput(CptRunInput, { corpus: { newest: 'web', filter: {} } }).problems).toEqual([{ path: 'corpus.filter', expected: 'nothing beside newest: the corpus web brings its own', got: '{}' }])
+})
+
+test.each<[unknown, string[]]>([
+  [{ corpus: { name: 'web' } }, []],
+  [{}, ['corpus.name']],
+  [{ corpus: { filter: { minWords: 3 } } }, ['corpus.name']],
+  [{ corpus: { newest: 'web' } }, ['corpus.newest']],
+])('a preparation commits under a name: of %j the problems are %j', (input, paths) => {
+  expect(pathsOf(checkInput(CorpusPreparationInput, input).problems)).toEqual(paths)
 })
 
 const pathsOf = (problems: Problem[] | null): string[] => (problems ?? []).map((p) => p.path).sort()

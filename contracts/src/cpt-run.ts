@@ -30,7 +30,9 @@ const SourceSpec = z.strictObject({
   fields: FieldMapping.partial().optional(),
 })
 
-const CorpusSpec = z.strictObject({
+/** `name`: a run or preparation commits its corpus under it once all data stages are done (contracts/src/committed-corpus.ts). */
+export const CorpusSpec = z.strictObject({
+  name: Name.optional(),
   sources: named(SourceSpec, 1000).min(1),
   maxQuarantineRatio: Ratio,
   filter: FilterRules,
@@ -39,6 +41,12 @@ const CorpusSpec = z.strictObject({
   topics: z.strictObject({ kinds: z.array(Kind), minProbability: Ratio, taxonomies: z.record(Language, TaxonomyName) }),
   holdOut: z.strictObject({ targetSeNats: z.number().positive(), pairedSdNats: z.number().positive(), maxShare: Ratio, minDocs: z.int().min(1), maxDocChars: z.int().min(100) }).partial(),
   scoring: z.strictObject({ windowTokens: z.int().min(8), maxTokensPerDoc: z.int().min(8), minTokens: z.int().min(2) }),
+})
+
+/** Any part of a corpus, or an alias: `newest` stands for the newest committed corpus of that name, with all its settings. */
+const CorpusInput = partOf(CorpusSpec.extend({ newest: Name.optional() })).superRefine(({ newest, ...beside }, ctx) => {
+  if (newest === undefined) return
+  for (const key of Object.keys(beside)) ctx.addIssue({ code: 'custom', path: [key], message: `expected nothing beside newest: the corpus ${newest} brings its own` })
 })
 
 const SynthesisSpec = z.strictObject({
@@ -154,7 +162,7 @@ export const CptRunInput = z.strictObject({
   seed: Seed.optional(),
   targetLanguage: Language.optional(),
   base: partOf(BaseSpec).optional(),
-  corpus: partOf(CorpusSpec).optional(),
+  corpus: CorpusInput.optional(),
   synthesis: partOf(SynthesisSpec).optional(),
   plan: Plan.optional(),
   training: partOf(TrainingSpec).optional(),
@@ -164,6 +172,12 @@ export const CptRunInput = z.strictObject({
   placement: partOf(PlacementSpec).optional(),
 })
 export type CptRunInput = z.input<typeof CptRunInput>
+
+/** What `corpusPreparation` takes: a run, of which it carries out the data stages; the corpus needs the name that it is committed under. */
+export const CorpusPreparationInput = CptRunInput.superRefine(({ corpus }, ctx) => {
+  if (corpus?.newest !== undefined) ctx.addIssue({ code: 'custom', path: ['corpus', 'newest'], message: 'expected sources to prepare, not an alias of what was prepared before' })
+  else if (corpus?.name === undefined) ctx.addIssue({ code: 'custom', path: ['corpus', 'name'], message: 'expected the name under which the corpus is committed' })
+})
 
 /** What the run page and `cpt status` show, and the `progress` query returns. */
 export interface StageLine {

@@ -1,23 +1,52 @@
+import { CancellationScope, proxyActivities } from '@temporalio/workflow'
+import type { ControlActivities, ResolvedRun } from '@cpt/contracts/activities'
 import type { ArtifactRef } from '@cpt/contracts/artifact'
-import type { ResolvedRun } from '@cpt/contracts/activities'
+import type { CorpusPreparationResult, PreparedCorpus } from '@cpt/contracts/committed-corpus'
 import type { StratumCount } from '@cpt/contracts/count-strata'
+import { CorpusPreparationInput, type CptRunInput } from '@cpt/contracts/cpt-run'
 import { FieldMapping } from '@cpt/contracts/ingest'
 import { taxonomies } from '@cpt/contracts/topics'
-import type { Run } from './run.ts'
+import { light } from './activity-options.ts'
+import { commitNamed } from './commit-named.ts'
+import { parseInput } from './parse.ts'
+import { openRun, type Run } from './run.ts'
 
-/** What the rounds draw from, and what they are measured on. */
-export interface PreparedCorpus {
-  pool: { corpus: ArtifactRef; tokens: ArtifactRef; index: ArtifactRef; topics: ArtifactRef; scores: ArtifactRef }
-  counts: StratumCount[]
-  validation: ArtifactRef
+/**
+ * The data stages of a run by themselves, from raw sources to a corpus that is committed under `corpus.name`, from which
+ * runs and sweeps take it as `{"corpus": {"newest": "<name>"}}`. Takes one JSON object, the same as a run (CptRunInput).
+ */
+export async function corpusPreparation(input?: unknown): Promise<CorpusPreparationResult> {
+  const given = parseInput(CorpusPreparationInput, input ?? {}) as CptRunInput
+  const run = openRun('corpusPreparation')
+  const resolved = await proxyActivities<ControlActivities>({ ...light, activityId: 'resolve-input', summary: 'presets, defaults, files' }).resolveInput(given)
+  describe(run, resolved)
+  try {
+    const prepared = await prepareCorpus(run, resolved)
+    const commit = await commitNamed(run, resolved, prepared)
+    if (commit === null) throw new TypeError('a preparation has a name to commit under')
+    const [docs, tokens] = (['docs', 'tokens'] as const).map((what) => prepared.counts.reduce((sum, stratum) => sum + stratum[what], 0)) as [number, number]
+    run.finish('done', `${commit.name} #${commit.number}${commit.unchanged ? ', as it was committed before' : ''}: ${docs} documents, ${tokens} tokens. Take it with \`{"corpus": {"newest": "${commit.name}"}}\``)
+    return { ...commit, docs, tokens }
+  } catch (e) {
+    await CancellationScope.nonCancellable(() => Promise.resolve(run.finish('failed', 'Ended without a corpus')))
+    throw e
+  }
 }
+
+const describe = (run: Run, { spec, sources, parameters }: ResolvedRun): void => {
+  run.describe({
+    model: spec.base.model.slice(0, 100), owner: spec.owner, backend: spec.placement.data.runner,
+    lines: [`Corpus ${spec.corpus.name ?? ''} from ${sources.length} source${sources.length === 1 ? '' : 's'}, scored by ${spec.base.model.replace(/[^\w:/.-]/g, ' ')} (${parameters} parameters)`],
+  })
+}
+
 export interface SyntheticCorpus {
   pool: { corpus: ArtifactRef; tokens: ArtifactRef; index: ArtifactRef; topics: null; scores: null }
   counts: StratumCount[]
 }
 
 /** From raw sources to token shards with topics and perplexities, and frozen validation sets. */
-export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base, tokenizer }: ResolvedRun): Promise<PreparedCorpus> => {
+export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base, tokenizer, scorer = base }: ResolvedRun): Promise<PreparedCorpus> => {
   const { data, scoring } = spec.placement
   const { corpus } = await run.stage('ingest', 'ingest', {
     sources: spec.corpus.sources.map(({ path: _path, ...source }) => ({ ...source, fields: FieldMapping.parse(source.fields ?? {}), file: fileOf(sources, source.name) })),
@@ -46,7 +75,7 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
   })
   const { tokens, index } = await run.stage('tokenize', 'tokenize', { corpus, drops: [...drops, heldOut.verdicts], tokenizer }, { placement: data, note: (r) => `${r.counts.tokens} tokens in ${r.counts.docs} documents` })
   const { scores } = await run.stage('score-ppl', 'scorePpl', {
-    tokens, index, scorer: base, windowTokens: spec.corpus.scoring.windowTokens, strideTokens: spec.corpus.scoring.windowTokens, maxTokensPerDoc: spec.corpus.scoring.maxTokensPerDoc, minTokens: spec.corpus.scoring.minTokens, dtype: spec.training.dtype,
+    tokens, index, scorer, windowTokens: spec.corpus.scoring.windowTokens, strideTokens: spec.corpus.scoring.windowTokens, maxTokensPerDoc: spec.corpus.scoring.maxTokensPerDoc, minTokens: spec.corpus.scoring.minTokens, dtype: spec.training.dtype,
   }, { placement: scoring, note: (r) => `${r.counts.scored} documents, mean ${(r.counts.sumNllNats / Math.max(1, r.counts.scoredTokens)).toFixed(2)} nats/token` })
   const { strata } = await run.stage('count-strata', 'countStrata', { corpus, topics, index }, { placement: data, note: (r) => `${r.strata.length} strata` })
 

@@ -3,6 +3,7 @@ import type { ControlActivities, ResolvedRun } from '@cpt/contracts/activities'
 import { CptRunInput, type CptRunResult } from '@cpt/contracts/cpt-run'
 import { light } from './activity-options.ts'
 import { goOn, type Chapter, type Prepared } from './chapter.ts'
+import { commitNamed } from './commit-named.ts'
 import { prepareCorpus, prepareSynthetic } from './corpus-preparation.ts'
 import { cptRound, type RoundSetting, type RoundState } from './cpt-round.ts'
 import { compareBenchmarks, evaluateBenchmarks, gate, type BenchmarkResults } from './evaluation.ts'
@@ -12,12 +13,13 @@ import { openRun, type Run } from './run.ts'
 /**
  * The lifecycle of a continual pre-training: prepare the corpus, measure the base, train round by round with the mixture
  * reweighted in between, evaluate, gate, export, report. Takes one JSON object (CptRunInput); nothing at all runs the
- * quickstart preset. A run of many rounds continues as new between two of them; `chapter` is what it carries.
+ * quickstart preset. A run of many rounds continues as new between two of them; `chapter` is what it carries. A transfer gives
+ * the run as it was resolved and confirmed (`known`): its files are not looked for again.
  */
-export async function cptRun(input?: unknown, chapter?: Chapter): Promise<CptRunResult> {
+export async function cptRun(input?: unknown, chapter?: Chapter, known?: ResolvedRun): Promise<CptRunResult> {
   const given = parseInput(CptRunInput, input ?? {}) as CptRunInput
   const run = openRun('cptRun', chapter)
-  const resolved = chapter?.resolved ?? await proxyActivities<ControlActivities>({ ...light, activityId: 'resolve-input', summary: 'presets, defaults, files' }).resolveInput(given)
+  const resolved = chapter?.resolved ?? known ?? await proxyActivities<ControlActivities>({ ...light, activityId: 'resolve-input', summary: 'presets, defaults, files' }).resolveInput(given)
   describe(run, resolved)
   const startedAtMs = chapter?.startedAtMs ?? Date.now()
   // a branch must not outlive the run: whatever ends the main line withdraws the others, and waits until their jobs are gone
@@ -62,6 +64,7 @@ const begun = async (run: Run, resolved: ResolvedRun, chapter: Chapter | undefin
   const result = beside(evaluateBenchmarks(run, 'base', base, resolved).then((r) => (known = r)))
   const syntheticReady = beside(prepareSynthetic(run, resolved))
   const corpus = await prepareCorpus(run, resolved)
+  await commitNamed(run, resolved, corpus)
   const validation = { sets: corpus.validation, windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc }
   const { measurement: ofBase } = await run.stage('base/perplexity', 'evaluatePerplexity', { model: base, validation, dtype: spec.training.dtype }, { placement: spec.placement.train })
   return { prepared: { corpus, synthetic: await syntheticReady, ofBase }, baseBenchmarks: { result, now: () => known } }
@@ -92,7 +95,7 @@ const conclude = async (run: Run, resolved: ResolvedRun, startedAtMs: number, { 
     model: state.model,
     base,
     card: { title: `${spec.name}: ${spec.base.model} adapted to ${spec.targetLanguage}`, language: [...new Set(corpus.counts.map((c) => c.language))].sort(), license: spec.base.license, summary: spec.description },
-    lineage: [{ what: 'base model', ...placed(base) }, { what: 'corpus', ...placed(corpus.pool.corpus) }, { what: 'validation sets', ...placed(corpus.validation) }, ...(state.drawn === null ? [] : [{ what: 'last token plan', ...placed(state.drawn) }]), { what: 'trained model', ...placed(state.model) }],
+    lineage: [{ what: 'base model', ...placed(base) }, { what: 'corpus', ...placed(corpus.pool.corpus) }, { what: 'validation sets', ...placed(corpus.validation) }, ...(state.drawn === null ? [] : [{ what: 'last token plan', ...placed(state.drawn) }]), { what: 'trained model', ...placed(state.model) }, ...(spec.lineage ?? [])],
   }, { placement: spec.placement.data, note: (r) => `${r.parameters} parameters` })
 
   const report = await writeReport(run, resolved, startedAtMs, verdict, exported?.path ?? null)
@@ -125,7 +128,7 @@ const reportFailed = async (run: Run, resolved: ResolvedRun, startedAtMs: number
 
 const placed = ({ uri, sha256 }: { uri: string; sha256: string }): { uri: string; sha256: string } => ({ uri, sha256 })
 
-const describe = (run: Run, { spec, parameters }: ResolvedRun): void => {
+const describe = (run: Run, { spec, parameters, corpus }: ResolvedRun): void => {
   const share = spec.plan[0]?.mixture.languages[spec.targetLanguage] ?? 0
   run.describe({
     model: spec.base.model.slice(0, 100),
@@ -134,7 +137,7 @@ const describe = (run: Run, { spec, parameters }: ResolvedRun): void => {
     almr: share,
     lr: spec.training.peakLr,
     lines: [
-      `${spec.name}: ${spec.base.model.replace(/[^\w:/.-]/g, ' ')} (${parameters} parameters) → ${spec.targetLanguage}, ${spec.plan.map((s) => `${s.name} ${s.tokens} tokens in ${s.rounds} round${s.rounds === 1 ? '' : 's'}`).join(', ')}; ALMR ${share}, peak LR ${spec.training.peakLr}`,
+      `${spec.name}: ${spec.base.model.replace(/[^\w:/.-]/g, ' ')} (${parameters} parameters) → ${spec.targetLanguage}, ${spec.plan.map((s) => `${s.name} ${s.tokens} tokens in ${s.rounds} round${s.rounds === 1 ? '' : 's'}`).join(', ')}; ALMR ${share}, peak LR ${spec.training.peakLr}${corpus === undefined ? '' : `; corpus ${corpus.name} #${corpus.number}`}`,
     ],
   })
 }

@@ -16,7 +16,7 @@ export const patched = <C extends { request: unknown; placement: PlacementInput 
   return { ...call, request: merge(call.request, patch.request ?? {}), placement: patch.placement === undefined ? call.placement : { ...call.placement, ...patch.placement } }
 }
 
-const merge = (base: unknown, over: unknown): unknown => {
+export const merge = (base: unknown, over: unknown): unknown => {
   if (typeof base !== 'object' || base === null || Array.isArray(base) || typeof over !== 'object' || over === null || Array.isArray(over)) return over
   const merged: Record<string, unknown> = { ...base }
   for (const [k, v] of Object.entries(over)) if (k !== '__proto__') merged[k] = k in merged ? merge(merged[k], v) : v

@@ -35,7 +35,7 @@ export interface Run {
   ask: (what: { stage: string; type: FailureType; message: string; actions: ('retry' | 'skip' | 'abort')[] }) => Promise<Decision>
   /** Puts a line on the page that is no stage of this workflow, as a trial of a sweep; what is given replaces what it said. */
   show: (key: string, line: Partial<Omit<StageLine, 'key'>> & Pick<StageLine, 'stage'>) => void
-  describe: (facts: { model: string; owner: string; backend: string; almr: number; lr: number; lines: string[] }) => void
+  describe: (facts: { model: string; owner: string; backend: string; almr?: number; lr?: number; lines: string[] }) => void
   /** Last words on the page, once nothing runs any more. */
   finish: (status: 'done' | 'failed', line: string) => void
   decisionsKept: { key: string; kind: string; uri: string }[]
@@ -143,7 +143,7 @@ export const openRun = (kind: string, before?: Pick<Run, 'progress' | 'decisions
     },
     describe: ({ model, owner, backend, almr, lr, lines }) => {
       extra.splice(0, extra.length, ...lines)
-      upsertSearchAttributes([{ key: attributes.model, value: model }, { key: attributes.owner, value: owner }, { key: attributes.backend, value: backend }, { key: attributes.almr, value: almr }, { key: attributes.lr, value: lr }])
+      upsertSearchAttributes([{ key: attributes.model, value: model }, { key: attributes.owner, value: owner }, { key: attributes.backend, value: backend }, ...(almr === undefined ? [] : [{ key: attributes.almr, value: almr }]), ...(lr === undefined ? [] : [{ key: attributes.lr, value: lr }])])
       changed()
     },
   }

@@ -2,6 +2,7 @@ import { mkdir, mkdtemp, readdir, rm, utimes, writeFile } from 'node:fs/promises
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import type { CommitRecord } from '@cpt/contracts/artifact'
+import { CptRunSpec } from '@cpt/contracts/cpt-run'
 import pino from 'pino'
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import { startS3, type S3Server } from '../../../infra/s3/start.mjs'
@@ -9,7 +10,10 @@ import type { ArtifactStore } from '../artifact-store/artifact-store.ts'
 import { localDiskStore } from '../artifact-store/local-disk.ts'
 import { s3Store } from '../artifact-store/s3.ts'
 import { claimAttempt, jobFolder } from '../claims.ts'
+import { loadConfig } from '../config.ts'
+import { commitCorpus } from '../corpora.ts'
 import { sha256 } from '../identity.ts'
+import { overPreset } from '../resolve-input.ts'
 import { intactRecord } from '../run-stage.ts'
 import { collectGarbage, type GcPlace, type GcReport } from './collect-garbage.ts'
 import { marksIn, noMarks } from './marks.ts'
@@ -159,6 +163,28 @@ describe.each(Object.entries(places))('gc on %s', (_kind, open) => {
     expect(counts(await gc())).toEqual({ decisions: 1 })
     expect(await isThere('plan', 'model')).toEqual([true, true])
     expect(await store.list('decisions/')).toEqual(['decisions/one/gate.json'])
+  })
+
+  test('keeps what the newest committed corpus of a name names, and lets go of those before it', async () => {
+    for (const name of ['monday', 'tuesday']) {
+      await commit(`ingest ${name}`)
+      await commit(`tokens ${name}`, { parents: [fingerprint(`ingest ${name}`)] })
+      const { corpus } = CptRunSpec.parse(await overPreset(loadConfig({}), {}))
+      const [text, tokens] = [refTo(`ingest ${name}`), refTo(`tokens ${name}`)]
+      await commitCorpus({ store })({ name: 'web', corpus, sources: [], prepared: { pool: { corpus: text, tokens, index: tokens, topics: text, scores: tokens }, counts: [], validation: text }, committedBy: { workflowId: name, firstRunId: name } })
+    }
+    age()
+    expect(counts(await gc())).toEqual({ results: 2 })
+    expect(await isThere('ingest monday', 'tokens monday', 'ingest tuesday', 'tokens tuesday')).toEqual([false, false, true, true])
+    expect(await store.list('corpora/')).toHaveLength(2)
+  })
+
+  test('removes nothing when a committed corpus cannot be read', async () => {
+    await commit('nobody’s')
+    await store.putIfAbsent('corpora/web/000001.json', bytes('{}'))
+    age()
+    await expect(gc()).rejects.toThrow('corpora/web/000001.json is no record of a committed corpus')
+    expect(await isThere('nobody’s')).toEqual([true])
   })
 
   test('keeps what a report names, also one of before reports listed it', async () => {

@@ -2,9 +2,10 @@ import { rm, rmdir } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { ArtifactStore } from '../artifact-store/artifact-store.ts'
 import type { Config } from '../config.ts'
+import { newestCorpora } from '../corpora.ts'
 import { takeInventory, type Inventory } from './inventory.ts'
 import { liveJobs } from './live-jobs.ts'
-import { union, type Marks } from './marks.ts'
+import { marksIn, union, type Marks } from './marks.ts'
 import { marksOfPins, pinsIn } from './pins.ts'
 import { closureOf, planSweep, sweptKinds, type Item, type SweptKind } from './plan.ts'
 import { reportedRuns } from './reports.ts'
@@ -65,7 +66,7 @@ export const collectGarbage = async (place: GcPlace, { olderThanMs, apply }: GcS
 
 const wantedIn = async ({ store, config, runs }: GcPlace): Promise<Marks> => {
   const reports = await reportedRuns(config.reportsDir)
-  return union(marksOfPins(await pinsIn(store)), ...reports.map((r) => r.marks), ...(runs === null ? [] : [await runs()]))
+  return union(marksOfPins(await pinsIn(store)), marksIn(JSON.stringify(await newestCorpora(store))), ...reports.map((r) => r.marks), ...(runs === null ? [] : [await runs()]))
 }
 
 const livingIn = ({ store, config, now = Date.now }: GcPlace): Promise<Marks> => liveJobs(store, config.workDir, stillMs(config), now())
