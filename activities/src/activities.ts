@@ -12,6 +12,10 @@ import { reapJobs } from './reap-jobs.ts'
 import { resolveInput } from './resolve-input.ts'
 import { resolveSweep } from './resolve-sweep.ts'
 import { runStage } from './run-stage.ts'
+import { resolveTransfer } from './sweep/resolve-transfer.ts'
+import { trialCost } from './sweep/trial-cost.ts'
+import { reapTrials, trialStates } from './sweep/trial-states.ts'
+import { commitVerdict, readVerdict, rememberSweep, sweptBefore } from './sweep/verdicts.ts'
 
 /** Every stage's activity, under the stage's name: the same function, told apart by the contract. */
 export const createStageActivities = (deps: Deps): StageActivities => ({
@@ -39,6 +43,14 @@ export const createStageActivities = (deps: Deps): StageActivities => ({
 export const createControlActivities = (deps: Deps): ControlActivities => ({
   resolveInput: beating(resolveInput(deps)),
   resolveSweep: beating(resolveSweep(deps)),
+  resolveTransfer: beating(resolveTransfer(deps)),
+  sweptBefore: beating(sweptBefore(deps)),
+  rememberSweep: beating(rememberSweep(deps)),
+  commitVerdict: beating(commitVerdict(deps)),
+  readVerdict: beating(readVerdict(deps)),
+  trialCost: beating(trialCost(deps)),
+  trialStates: beating(trialStates(deps)),
+  reapTrials: beating(reapTrials(deps)),
   recordDecision: beating(recordDecision(deps)),
   commitCorpus: beating(commitCorpus(deps)),
   ensureStopped: beating(ensureStopped(deps)),

@@ -9,11 +9,12 @@ import { canonical, sha256 } from './identity.ts'
  */
 export const recordDecision =
   ({ store }: Pick<Deps, 'store'>) =>
-  async (record: DecisionRecord<unknown>): Promise<{ output: unknown; uri: string }> => {
+  async (record: DecisionRecord<unknown>): Promise<{ output: unknown; uri: string; sha256: string }> => {
     const run = sha256(`${record.run.workflowId}/${record.run.firstRunId}`).slice(0, 32)
     const uri = `decisions/${run}/${record.key.replace(/[^a-zA-Z0-9._-]/g, '-')}-${sha256(canonical(record.inputs)).slice(0, 12)}.json`
-    const won = await store.putIfAbsent(uri, Buffer.from(canonical(record)))
-    if (won) return { output: record.output, uri }
-    const kept = JSON.parse(Buffer.from((await store.get(uri)) ?? '').toString('utf8')) as DecisionRecord<unknown>
-    return { output: kept.output, uri }
+    const mine = Buffer.from(canonical(record))
+    if (await store.putIfAbsent(uri, mine)) return { output: record.output, uri, sha256: sha256(mine) }
+    const held = Buffer.from((await store.get(uri)) ?? '')
+    const kept = JSON.parse(held.toString('utf8')) as DecisionRecord<unknown>
+    return { output: kept.output, uri, sha256: sha256(held) }
   }

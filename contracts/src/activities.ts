@@ -1,7 +1,9 @@
-import type { AlmrLrSweepInput, SweepSpec } from './almr-lr-sweep.ts'
+import type { AlmrLrSweepInput, AlmrLrSweepResult, SweepSpec } from './almr-lr-sweep.ts'
 import type { ArtifactRef } from './artifact.ts'
 import type { CommittedCorpus, CorpusCommit, CorpusToCommit } from './committed-corpus.ts'
 import type { CptRunInput, CptRunSpec, Decision, StageLine } from './cpt-run.ts'
+import type { ModelTransferInput, TransferOverride, TransferSpec } from './model-transfer.ts'
+import type { VerdictFile } from './sweep-verdict.ts'
 import type { LanguageLoss, Ledger, SweepVerdict, TrialOutcome } from './sweep.ts'
 import type { StageCall, StageOutcome } from './stage.ts'
 import type { StageKey, stages } from './stages.ts'
@@ -34,6 +36,8 @@ export interface ResolvedRun {
   benchmarks: { name: string; items: ArtifactRef }[]
   base: ArtifactRef
   tokenizer: ArtifactRef
+  /** What scores the corpus where that is not the base. */
+  scorer?: ArtifactRef | undefined
   parameters: number
   /** The committed corpus that an alias stood for; absent where the input gave its own sources. */
   corpus?: Pick<CommittedCorpus, 'name' | 'number'> | undefined
@@ -43,7 +47,7 @@ export interface ResolvedRun {
 export interface DecisionRecord<T> {
   run: RunIdentity
   key: string
-  kind: 'reweight' | 'gate' | 'mixture' | 'choice'
+  kind: 'reweight' | 'gate' | 'mixture' | 'confirmation' | 'approval'
   inputs: unknown
   output: T
 }
@@ -95,10 +99,34 @@ export interface ResolvedSweep {
   run: ResolvedRun
 }
 
+/** A transfer with every default filled in, the evidence read and the target found. */
+export interface ResolvedTransfer {
+  spec: TransferSpec
+  evidence: { sweepId: string; verdictRef: ArtifactRef; verdict: SweepVerdict; sameTokenizer: boolean } | null
+  override: TransferOverride | null
+  /** What is transferred; the learning rate is the proxy's. */
+  chosen: { almr: number; peakLr: number }
+  /** What the trials on the target share. */
+  trials: SweepSpec
+  /** The run on the target that it comes to, but for what the confirmation adds to its lineage. */
+  run: ResolvedRun
+}
+
 export interface ControlActivities {
   resolveInput(input: CptRunInput): Promise<ResolvedRun>
+  resolveTransfer(input: ModelTransferInput): Promise<ResolvedTransfer>
   resolveSweep(input: AlmrLrSweepInput): Promise<ResolvedSweep>
-  recordDecision(record: DecisionRecord<unknown>): Promise<{ output: unknown; uri: string }>
+  /** The verdict that an earlier sweep of exactly the same came to, where nothing is left to do about it. */
+  sweptBefore(resolved: ResolvedSweep): Promise<Pick<AlmrLrSweepResult, 'verdict' | 'verdictRef' | 'report' | 'trials'> & { workflowId: string } | null>
+  rememberSweep(swept: { resolved: ResolvedSweep; verdict: ArtifactRef; workflowId: string; report: string | null }): Promise<void>
+  commitVerdict(file: VerdictFile): Promise<{ verdict: SweepVerdict; verdictRef: ArtifactRef }>
+  readVerdict(cited: { uri: string; sha256: string }): Promise<VerdictFile & { verdictRef: ArtifactRef }>
+  /** Seconds of all jobs of one line, and of the work of that fingerprint. */
+  trialCost(line: { run: RunIdentity; key: string; fingerprint: string | null }): Promise<{ spentSeconds: number; workSeconds: number }>
+  trialStates(ids: string[]): Promise<{ id: string; isOpen: boolean; chain: string | null }[]>
+  /** Cancels trials whose sweep was terminated or failed. */
+  reapTrials(): Promise<{ looked: number; cancelled: string[] }>
+  recordDecision(record: DecisionRecord<unknown>): Promise<{ output: unknown; uri: string; sha256: string }>
   /** Commits a prepared corpus under its name; the same content as the newest of that name adds nothing. */
   commitCorpus(corpus: CorpusToCommit): Promise<CorpusCommit>
   /** Stops whatever jobs a closed or abandoned stage left behind; returns how many were ended. */

@@ -1,15 +1,23 @@
 import { z } from 'zod'
+import type { ArtifactRef } from './artifact.ts'
 import { CptRunInput, type CptRunSpec } from './cpt-run.ts'
 import { LanguageRatios } from './mixture.ts'
 import { partOf } from './part-of.ts'
 import { ChoiceSettings, type SweepVerdict, type TrialOutcome, type TrialPoint } from './sweep.ts'
 import { LearningRate, Name, Ratio, Seed, Tokens } from './units.ts'
 
-/** ALMR values × peak learning rates × seeds; ALMR 0, the control of every learning rate, is added by itself. */
-export const SweepGrid = z.strictObject({
+/** Its trials stand in one result and on one page. */
+export const mostTrials = 200
+
+const GridAxes = z.strictObject({
   almr: z.array(Ratio).min(1).max(50),
   peakLrs: z.array(LearningRate).min(1).max(50),
   seeds: z.array(Seed).min(1).max(20),
+})
+/** ALMR values × peak learning rates × seeds; ALMR 0, the control of every learning rate, is added by itself. */
+export const SweepGrid = GridAxes.superRefine(({ almr, peakLrs, seeds }, ctx) => {
+  const trials = new Set([0, ...almr]).size * new Set(peakLrs).size * new Set(seeds).size
+  if (trials > mostTrials) ctx.addIssue({ code: 'custom', message: `expected at most ${mostTrials} trials, ALMR 0 among them; these are ${trials}` })
 })
 
 /** A complete sweep, without the run that its trials share. */
@@ -32,6 +40,8 @@ export const SweepSpec = z.strictObject({
   choice: ChoiceSettings,
   /** With only parked trials left: wait for a person, or end with a verdict on the others and leave them open. */
   parkedTrials: z.enum(['wait', 'leave']),
+  /** Where the very same was swept before: end `unchanged`, or sweep again (nothing is trained twice in either case). */
+  whenUnchanged: z.enum(['end', 'sweep']),
 })
 export type SweepSpec = z.infer<typeof SweepSpec>
 
@@ -45,7 +55,7 @@ export const AlmrLrSweepInput = z.strictObject({
   name: Name.optional(),
   description: z.string().max(2000).optional(),
   owner: z.string().max(100).optional(),
-  grid: partOf(SweepGrid).optional(),
+  grid: partOf(GridAxes).optional(),
   tokensPerTrial: Tokens.min(1).optional(),
   order: SweepSpec.shape.order.optional(),
   retained: LanguageRatios.optional(),
@@ -54,6 +64,7 @@ export const AlmrLrSweepInput = z.strictObject({
   expectedGpuSeconds: SweepSpec.shape.expectedGpuSeconds.optional(),
   choice: partOf(ChoiceSettings).optional(),
   parkedTrials: SweepSpec.shape.parkedTrials.optional(),
+  whenUnchanged: SweepSpec.shape.whenUnchanged.optional(),
 })
 export type AlmrLrSweepInput = z.input<typeof AlmrLrSweepInput>
 
@@ -82,10 +93,15 @@ export const trialSpec = (run: CptRunSpec, sweep: Trained, { almr, peakLr, seed 
   training: { ...run.training, peakLr, minLr: (run.training.minLr / run.training.peakLr) * peakLr },
 })
 
-/** What a sweep ends with; `unchanged`: its corpus is the one that was swept before. */
+/**
+ * What a sweep ends with. `needs-attention`: trials have no result. `unchanged`: the very same was swept before to a
+ * verdict that lacks nothing but what still waits for a person; nothing was trained, and that verdict is told again.
+ */
 export interface AlmrLrSweepResult {
-  state: 'complete' | 'needs-attention'
+  state: 'complete' | 'needs-attention' | 'unchanged'
   verdict: SweepVerdict
-  verdictUri: string
+  /** The verdict as an artifact: what `modelTransfer` cites. */
+  verdictRef: ArtifactRef
+  report: string | null
   trials: Pick<TrialOutcome, 'index' | 'point' | 'status' | 'workflowId'>[]
 }

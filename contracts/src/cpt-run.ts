@@ -40,7 +40,11 @@ export const CorpusSpec = z.strictObject({
   decontaminate: z.strictObject({ ngram: z.int().min(2).max(100), ignoreGramsOver: Count, maxHitRatio: Ratio }).partial(),
   topics: z.strictObject({ kinds: z.array(Kind), minProbability: Ratio, taxonomies: z.record(Language, TaxonomyName) }),
   holdOut: z.strictObject({ targetSeNats: z.number().positive(), pairedSdNats: z.number().positive(), maxShare: Ratio, minDocs: z.int().min(1), maxDocChars: z.int().min(100) }).partial(),
-  scoring: z.strictObject({ windowTokens: z.int().min(8), maxTokensPerDoc: z.int().min(8), minTokens: z.int().min(2) }),
+  scoring: z.strictObject({
+    windowTokens: z.int().min(8), maxTokensPerDoc: z.int().min(8), minTokens: z.int().min(2),
+    /** Another model with the base's tokenizer that scores in its place, as a smaller one; absent: the base itself. */
+    model: InputPath.optional(),
+  }),
 })
 
 /** Any part of a corpus, or an alias: `newest` stands for the newest committed corpus of that name, with all its settings. */
@@ -114,6 +118,8 @@ const PlacementSpec = z.strictObject({ data: Placement, scoring: Placement, trai
 const Plan = named(PlanStage, 20).min(1)
 const BaseSpec = z.strictObject({ model: InputPath, license: z.string().max(100) })
 
+const LineageEntry = z.strictObject({ what: z.string().max(100), sha256: z.string().max(64), uri: z.string().max(700) })
+
 /** A complete run: what `resolveInput` returns and the workflow carries out. Presets fill what the input leaves out. */
 export const CptRunSpec = z
   .strictObject({
@@ -131,6 +137,8 @@ export const CptRunSpec = z
     evaluation: EvaluationSpec,
     gate: GateSpec,
     placement: PlacementSpec,
+    /** What led to this run, as the verdict of a sweep: stands in the lineage of what it exports. */
+    lineage: z.array(LineageEntry).max(20).optional(),
   })
   .superRefine((spec, ctx) => {
     const bad = (path: (string | number)[], message: string) => ctx.addIssue({ code: 'custom', path, message })
@@ -218,6 +226,10 @@ export interface RunProgress {
   current: string
   stages: StageLine[]
   parked: Parked[]
+  /** Workflows begun by this one that wait for a person, on a page of their own. */
+  waits?: (Pick<Parked, 'stage' | 'park' | 'type' | 'message' | 'cause' | 'suggest' | 'actions'> & { workflowId: string })[]
+  /** What the workflow asks a person for by an update of that name, with what there is to know about it. */
+  asks?: { update: string; lines: string[] }
   decisions: Decision[]
   recoveries: number
   live: LiveProgress | null

@@ -23,3 +23,6 @@ export const searchAttributes = {
   CptAlmr: 'Double',
   CptLr: 'Double',
 } as const
+
+/** Memo of a trial: the first run of the sweep that began it, which tells sweeps of one id apart. */
+export const trialMemo = 'cptSweepChain'

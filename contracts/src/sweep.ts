@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { ArtifactRef } from './artifact.ts'
+import type { Parked } from './cpt-run.ts'
 import { Count, LearningRate, Ratio, Seed, Sha256, Tokens } from './units.ts'
 
 /**
@@ -81,13 +82,22 @@ export interface Ledger {
   settled: number[]
 }
 
-/** What a trial tells its sweep: that it is over and what it cost this sweep, or that it waits for a person. */
+/**
+ * What a trial tells those that began it: that it is over and what it cost them, or that it waits for a person. `chain` is
+ * the first run of the sweep that began the trial: another sweep of the same id is told nothing by it.
+ */
 export interface TrialEnded {
+  chain: string
   outcome: TrialOutcome
+  /** All its jobs together, failed and stopped ones too. */
   spentGpuSeconds: number
 }
 export interface TrialParked {
+  chain: string
   index: number
   /** null: a person has decided, it goes on. */
-  waitsFor: { stage: string; park: number; type: string; message: string } | null
+  waitsFor: Waiting | null
+  spentGpuSeconds: number
 }
+/** What a parked trial waits for. */
+export type Waiting = Pick<Parked, 'stage' | 'park' | 'type' | 'message' | 'cause' | 'suggest' | 'actions'>

@@ -2,7 +2,7 @@ import { condition, isCancellation, proxyActivities, setHandler } from '@tempora
 import type { ControlActivities, RunIdentity } from '@cpt/contracts/activities'
 import type { RunProgress } from '@cpt/contracts/cpt-run'
 import { light } from './activity-options.ts'
-import { pauseUpdate, resumeUpdate } from './messages.ts'
+import { holdSignal, pauseUpdate, resumeUpdate } from './messages.ts'
 import { settle } from './parking.ts'
 
 export interface Holding {
@@ -49,6 +49,7 @@ export const openHolding = (run: RunIdentity, progress: RunProgress, changed: ()
     void tellJobs()
   }
 
+  setHandler(holdSignal, ({ paused }) => { set(paused) })
   setHandler(pauseUpdate, (by) => {
     const was = progress.paused
     set(true)

@@ -1,6 +1,8 @@
 import { defineQuery, defineSignal, defineUpdate } from '@temporalio/workflow'
+import type { Approval } from '@cpt/contracts/model-transfer'
 import type { TrialEnded, TrialParked } from '@cpt/contracts/sweep'
 import type { LiveProgress, ResolveFailure, RunProgress } from '@cpt/contracts/cpt-run'
+import type { z } from 'zod'
 
 export const progressQuery = defineQuery<RunProgress>('progress')
 export const liveProgressSignal = defineSignal<[LiveProgress]>('liveProgress')
@@ -9,4 +11,7 @@ export const pauseUpdate = defineUpdate<string, [{ by?: string }?]>('pause')
 export const resumeUpdate = defineUpdate<string, [{ by?: string }?]>('resume')
 export const trialEndedSignal = defineSignal<[TrialEnded]>('trialEnded')
 export const trialParkedSignal = defineSignal<[TrialParked]>('trialParked')
+/** From a sweep that is paused, or goes on, to its trials. */
+export const holdSignal = defineSignal<[{ paused: boolean }]>('hold')
 export const setBudgetUpdate = defineUpdate<string, [{ gpuSeconds: number | null; by?: string }]>('setBudget')
+export const approveUpdate = defineUpdate<string, [z.input<typeof Approval>]>('approve')

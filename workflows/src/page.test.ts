@@ -19,9 +19,11 @@ const hostile = fc.oneof(
   fc.array(fc.constantFrom('|', '\\', '`', '```', '\n', '\r\n', '\n\n', '# ', '[x](javascript:alert(1))', '<script>', '![](http://x/)', '*', '_', '\u202e', '\u001b[2J', ' ', 'a', '- ', '1. ', '---', '&lt;', "'", '"', '$(id)', ';'), { maxLength: 30 }).map((x) => x.join('')),
 )
 
+const on = (workflowId: string) => ({ workflowId, namespace: 'cpt' })
+
 describe('text from outside', () => {
   test('never adds a line, a table cell or any markup', () => {
-    const shape = (text: string) => pageText(state({ status: 'parked', parked: [parked({ message: text, logTail: [text] })], stages: [line({ note: text })] }), text === '' ? 'x' : text, []).split('\n')
+    const shape = (text: string) => pageText(state({ status: 'parked', parked: [parked({ message: text, logTail: [text] })], stages: [line({ note: text })] }), on(text === '' ? 'x' : text), []).split('\n')
     const plain = shape('plain')
     fc.assert(
       fc.property(hostile, (text) => {
@@ -41,13 +43,13 @@ describe('text from outside', () => {
   })
 
   test('of a thousand lines is cut, also where the cut falls on an escape', () => {
-    const page = pageText(state({ stages: [line({ note: '|'.repeat(10_000) })] }), 'x', [])
+    const page = pageText(state({ stages: [line({ note: '|'.repeat(10_000) })] }), on('x'), [])
     expect(page.length).toBeLessThan(5_000)
     expect(cells(page.split('\n').at(-1)!)).toBe(4)
   })
 
   test('stands in the command as one word of the shell', () => {
-    const commandFor = (id: string) => blocksOf(pageText(state({ parked: [parked()] }), id, []), 'sh')[0]
+    const commandFor = (id: string) => blocksOf(pageText(state({ parked: [parked()] }), on(id), []), 'sh')[0]
     expect(commandFor('cpt/quickstart')).toBe('npx cpt resolve cpt/quickstart --stage stage-1/round-1/train --park 2 --action retry')
     expect(commandFor('my run; rm -rf ~')).toContain("resolve 'my run; rm -rf ~' --stage")
     expect(commandFor("it's $(id)")).toContain(String.raw`resolve 'it'\''s $(id)' --stage`)
@@ -56,7 +58,7 @@ describe('text from outside', () => {
 
 describe('a parked stage', () => {
   test('shows an answer that can be pasted as it stands', () => {
-    const page = pageText(state({ status: 'parked', parked: [parked(), parked({ stage: 'final/gsm8k', park: 1, actions: ['skip', 'abort'] })] }), 'cpt/x', [])
+    const page = pageText(state({ status: 'parked', parked: [parked(), parked({ stage: 'final/gsm8k', park: 1, actions: ['skip', 'abort'] })] }), on('cpt/x'), [])
     const answers = blocksOf(page, 'json').map((text) => ResolveFailure.parse(JSON.parse(text)))
     expect(answers.map(({ stage, park, action }) => ({ stage, park, action }))).toEqual([
       { stage: 'stage-1/round-1/train', park: 2, action: 'retry' },
@@ -64,7 +66,7 @@ describe('a parked stage', () => {
     ])
   })
   test('stands above everything else, with its cause, what to do and the last words of the log', () => {
-    const page = pageText(state({ status: 'parked', parked: [parked()], stages: [line({})] }), 'cpt/x', [])
+    const page = pageText(state({ status: 'parked', parked: [parked()], stages: [line({})] }), on('cpt/x'), [])
     expect(page.indexOf('### Parked')).toBe(0)
     for (const said of ['Likely cause: too high', 'Suggested: retry lower', 'last words', 'Waiting for a person at stage-1/round-1/train']) expect(page).toContain(said)
   })
@@ -72,13 +74,23 @@ describe('a parked stage', () => {
 
 test('a running stage tells phase, share, step, loss, rate and what is left', () => {
   const live = { key: 'train', phase: 'training', done: 50, total: 200, step: 12, tokens: 4096, loss: 4.2519, tokensPerSecond: 9876.5, etaSeconds: 61.2, attempts: 1 }
-  const page = pageText(state({ stages: [line({ key: 'train', state: 'running' })], live }), 'x', [])
+  const page = pageText(state({ stages: [line({ key: 'train', state: 'running' })], live }), on('x'), [])
   expect(page).toContain('`train` training · 25 % · step 12 · loss 4.252 · 9877 tokens/s · 62 s left')
 })
 
 test('a stage without news is starting, and a finished one is a row of the table', () => {
-  const page = pageText(state({ stages: [line({ key: 'filter', state: 'running' }), line({ state: 'reused', note: '5 lines' })] }), 'x', ['Report: http://here'])
+  const page = pageText(state({ stages: [line({ key: 'filter', state: 'running' }), line({ state: 'reused', note: '5 lines' })] }), on('x'), ['Report: http://here'])
   expect(page).toContain('- `filter` starting')
   expect(page).toMatch(/^\| `ingest`\s+\| 5 lines\s+\| reused\s+\| 1\.3 \|$/m)
   expect(page).toContain('Report: http://here')
+})
+
+test('what waits on another page is told with the way there, and what to paste and run for it', () => {
+  const waits = [{ workflowId: 'sweep/a b/trial-3', stage: 'trial/round-1/train', park: 2, type: 'DiskFull' as const, message: 'no [space](http://x)', cause: 'full', suggest: 'free space', actions: ['retry' as const, 'abort' as const] }]
+  const page = pageText(state({ status: 'parked', waits, stages: [line({ key: 'trial-3', state: 'parked' })] }), { workflowId: 'sweep/a b', namespace: 'cpt' }, [])
+  expect(page).toContain('[its page](/namespaces/cpt/workflows/sweep%2Fa%20b%2Ftrial-3)')
+  expect(page).not.toContain('[space](')
+  expect(blocksOf(page, 'json').map((b) => JSON.parse(b) as unknown)).toEqual([{ stage: 'trial/round-1/train', park: 2, action: 'retry', reason: '' }])
+  expect(blocksOf(page, 'sh')[0]).toContain("npx cpt resolve 'sweep/a b/trial-3' --stage trial/round-1/train --park 2 --action retry")
+  expect(page).toContain('Waiting for a person at sweep/a b/trial-3')
 })

@@ -67,10 +67,14 @@ export const openParking = (state: RunProgress, changed: () => void): Parking =>
   }
 }
 
-/** The one word for how a run stands, until it has ended: a park needs a person even while the run is paused. */
+/**
+ * The one word for how a run stands, until it has ended: a park needs a person even while the run is paused, and so do
+ * trials once nothing but them is left.
+ */
 export const settle = (state: RunProgress): void => {
   if (state.status === 'done' || state.status === 'failed') return
-  state.status = state.parked.length > 0 ? 'parked' : state.paused ? 'paused' : 'running'
+  const othersWait = (state.waits ?? []).length > 0 && !state.stages.some((s) => s.state === 'running')
+  state.status = state.parked.length > 0 || othersWait || state.asks !== undefined ? 'parked' : state.paused ? 'paused' : 'running'
 }
 
 const decisionOn = (state: RunProgress, stage: string, park: number): Decision | undefined => state.decisions.find((d) => d.stage === stage && d.park === park)

@@ -12,8 +12,8 @@ import { attributes } from './attributes.ts'
 import { openHolding } from './holding.ts'
 import { liveProgressSignal, progressQuery } from './messages.ts'
 import { pageText } from './page.ts'
-import { openParking } from './parking.ts'
-import { patched, patchSchema } from './patch.ts'
+import { openParking, settle } from './parking.ts'
+import { patched, patchSchema, type FixedFields } from './patch.ts'
 
 export interface StageOptions<K extends StageKey> {
   placement?: PlacementInput | undefined
@@ -30,29 +30,34 @@ export interface Run {
   /** The same for a stage that the run can do without: a person may skip it, and null comes back. */
   optionalStage: <K extends StageKey>(key: string, name: K, request: RequestOf<K>, options?: StageOptions<K>) => Promise<ResultOf<K> | null>
   /** Keeps a decision with its inputs and returns what holds: only the returned value may be used. */
-  decide: <T>(kind: 'reweight' | 'gate' | 'mixture' | 'choice', key: string, inputs: unknown, output: T, schema: z.ZodType<T>) => Promise<T>
+  decide: <T>(kind: 'reweight' | 'gate' | 'mixture' | 'confirmation' | 'approval', key: string, inputs: unknown, output: T, schema: z.ZodType<T>) => Promise<T>
   /** Asks a person about something that is not a failed stage. */
   ask: (what: { stage: string; type: FailureType; message: string; actions: ('retry' | 'skip' | 'abort')[] }) => Promise<Decision>
   /** Puts a line on the page that is no stage of this workflow, as a trial of a sweep; what is given replaces what it said. */
   show: (key: string, line: Partial<Omit<StageLine, 'key'>> & Pick<StageLine, 'stage'>) => void
+  /** Asks a person by an update; null: it was answered. */
+  asks: (asked: NonNullable<RunProgress['asks']> | null) => void
+  /** Lines on the page about how things stand, in the place of those said before. */
+  tell: (lines: readonly string[]) => void
   describe: (facts: { model: string; owner: string; backend: string; almr?: number; lr?: number; lines: string[] }) => void
   /** Last words on the page, once nothing runs any more. */
   finish: (status: 'done' | 'failed', line: string) => void
-  decisionsKept: { key: string; kind: string; uri: string }[]
+  decisionsKept: { key: string; kind: string; uri: string; sha256?: string }[]
   /** Resolves when nothing is paused, nor a pause or its end still on its way to the jobs. */
   released: () => Promise<void>
 }
 
 /** Opens the run page: handlers first, so that no message is lost, then the one wrapper around every stage. */
-export const openRun = (kind: string, before?: Pick<Run, 'progress' | 'decisionsKept'>): Run => {
-  const { workflowId, firstExecutionRunId } = workflowInfo()
+export const openRun = (kind: string, before?: Pick<Run, 'progress' | 'decisionsKept'>, fixed: FixedFields = {}): Run => {
+  const { workflowId, firstExecutionRunId, namespace } = workflowInfo()
   const identity: RunIdentity = { workflowId, firstRunId: firstExecutionRunId }
   const progress: RunProgress = before?.progress ?? { status: 'running', paused: false, current: '', stages: [], parked: [], decisions: [], recoveries: 0, live: null }
   const extra: string[] = []
+  let told: readonly string[] = []
   const control = proxyActivities<ControlActivities>(light)
   const decisionsKept: Run['decisionsKept'] = before?.decisionsKept ?? []
   const changed = (): void => {
-    setCurrentDetails(pageText(progress, workflowId, extra))
+    setCurrentDetails(pageText(progress, { workflowId, namespace }, [...extra, ...told]))
     const pairs: SearchAttributeUpdatePair[] = [
       { key: attributes.status, value: progress.status },
       { key: attributes.recoveries, value: progress.recoveries },
@@ -66,11 +71,11 @@ export const openRun = (kind: string, before?: Pick<Run, 'progress' | 'decisions
   setHandler(liveProgressSignal, (live) => {
     progress.live = live
     if (live.step !== null) upsertSearchAttributes([{ key: attributes.step, value: live.step }, ...(live.loss === null ? [] : [{ key: attributes.loss, value: live.loss }])])
-    setCurrentDetails(pageText(progress, workflowId, extra))
+    setCurrentDetails(pageText(progress, { workflowId, namespace }, [...extra, ...told]))
   })
   const holding = openHolding(identity, progress, changed)
   // the UI asks once: whoever opens the page in the first second must not find it empty
-  setCurrentDetails(pageText(progress, workflowId, extra))
+  setCurrentDetails(pageText(progress, { workflowId, namespace }, [...extra, ...told]))
   upsertSearchAttributes([{ key: attributes.kind, value: kind }, { key: attributes.status, value: 'running' }])
 
   const line = async <K extends StageKey>(key: string, name: K, request: RequestOf<K>, options: StageOptions<K>, skippable: boolean): Promise<ResultOf<K> | null> => {
@@ -102,7 +107,7 @@ export const openRun = (kind: string, before?: Pick<Run, 'progress' | 'decisions
         const failure = failureOf(e)
         entry.state = 'parked'
         Object.assign(entry, { note: failure.message })
-        const answer = await parking.park({ stage: key, type: failure.type, message: failure.message, ...explain(failure.type), actions: skippable ? ['retry', 'skip', 'abort'] : ['retry', 'abort'], logTail: failure.logTail }, patchSchema(stages[name].request, call.request))
+        const answer = await parking.park({ stage: key, type: failure.type, message: failure.message, ...explain(failure.type), actions: skippable ? ['retry', 'skip', 'abort'] : ['retry', 'abort'], logTail: failure.logTail }, patchSchema(stages[name].request, call.request, fixed[name]))
         if (answer.action === 'skip') {
           entry.state = 'skipped'
           changed()
@@ -122,6 +127,8 @@ export const openRun = (kind: string, before?: Pick<Run, 'progress' | 'decisions
     finish: (status, words) => {
       progress.status = status
       progress.parked = []
+      delete progress.waits
+      delete progress.asks
       extra.push(words)
       changed()
     },
@@ -133,12 +140,23 @@ export const openRun = (kind: string, before?: Pick<Run, 'progress' | 'decisions
     },
     decide: async (kindOf, key, inputs, output, schema) => {
       const kept = await proxyActivities<ControlActivities>({ ...light, activityId: `decide/${key}`, summary: `decision: ${kindOf}` }).recordDecision({ run: identity, key, kind: kindOf, inputs, output })
-      decisionsKept.push({ key, kind: kindOf, uri: kept.uri })
+      decisionsKept.push({ key, kind: kindOf, uri: kept.uri, sha256: kept.sha256 })
       return schema.parse(kept.output)
     },
     ask: (what) => parking.park({ ...what, ...explain(what.type), logTail: [] }, null),
     show: (key, line) => {
       Object.assign(progress.stages.find((s) => s.key === key) ?? begin(progress, key, line.stage), line)
+      changed()
+    },
+    asks: (asked) => {
+      if (asked === null) delete progress.asks
+      else progress.asks = asked
+      settle(progress)
+      changed()
+    },
+    tell: (lines) => {
+      told = lines
+      settle(progress)
       changed()
     },
     describe: ({ model, owner, backend, almr, lr, lines }) => {

@@ -1,0 +1,79 @@
+import { ApplicationFailure } from '@temporalio/common'
+import { SweepSpec, trialSpec } from '@cpt/contracts/almr-lr-sweep'
+import type { ControlActivities, ResolvedRun, ResolvedTransfer } from '@cpt/contracts/activities'
+import { CptRunInput, CptRunSpec } from '@cpt/contracts/cpt-run'
+import { transferSpec, TransferSpec, type ModelTransferInput } from '@cpt/contracts/model-transfer'
+import { checkInput, type Problem } from '@cpt/contracts/parse-input'
+import type { VerdictFile } from '@cpt/contracts/sweep-verdict'
+import type { z } from 'zod'
+import type { Deps } from '../deps.ts'
+import { resolveSweep } from '../resolve-sweep.ts'
+import { invalidInput, mergeDeep, readPreset, resolveSpec } from '../resolve-input.ts'
+import { readVerdict } from './verdicts.ts'
+
+/**
+ * Completes a transfer: preset, then what was given; the verdict is read and its digest checked, the target is found. Every
+ * trial on the target, and the run that it comes to, has to be one that can be carried out. Without a verdict that chose
+ * something a person must override. Fails with InvalidInput listing all problems by path.
+ */
+export const resolveTransfer =
+  (deps: Pick<Deps, 'config' | 'store'>): ControlActivities['resolveTransfer'] =>
+  async ({ preset = 'transfer', verdict: cited, override, run: ofTarget = {}, ...given }: ModelTransferInput): Promise<ResolvedTransfer> => {
+    const { data: spec, problems } = checkInput(TransferSpec, mergeDeep(await readPreset(deps.config.roots, preset), given))
+    if (problems !== null) throw invalidInput(problems)
+    const file = cited === undefined ? null : await readVerdict(deps)(cited)
+    const chosen = override ?? file?.verdict.chosen ?? null
+    if (chosen === null) throw invalidInput([withoutEvidence(file)])
+
+    const { sweep, run: proxy } = file ?? (await resolveSweep(deps)({ grid: { almr: [chosen.almr], peakLrs: [chosen.peakLr] } }))
+    const trials = SweepSpec.parse({
+      ...sweep, name: spec.name, description: spec.description, owner: spec.owner, tokensPerTrial: spec.confirmation.tokens ?? sweep.tokensPerTrial, parallel: spec.confirmation.parallel,
+      budgetGpuSeconds: spec.confirmation.budgetGpuSeconds, expectedGpuSeconds: spec.confirmation.expectedGpuSeconds, parkedTrials: 'wait',
+    })
+    const run = await resolveTarget(deps, { spec, trials, chosen, proxy, ofTarget: CptRunInput.parse(ofTarget) })
+    return {
+      spec, override: override ?? null, chosen: { almr: chosen.almr, peakLr: chosen.peakLr }, trials, run,
+      evidence: file === null ? null : { sweepId: file.workflowId, verdictRef: file.verdictRef, verdict: file.verdict, sameTokenizer: file.run.tokenizer.sha256 === run.tokenizer.sha256 },
+    }
+  }
+
+const withoutEvidence = (file: VerdictFile | null): Problem => ({
+  path: 'verdict',
+  expected: 'the verdict of a sweep that chose something (verdictRef of its result), or an override {almr, peakLr, reason, by} by a person who takes that upon himself',
+  got: file === null ? 'no verdict' : `one that chose nothing: ${file.verdict.words[0] ?? ''}`.slice(0, 300),
+})
+
+interface Wanted {
+  spec: TransferSpec
+  trials: SweepSpec
+  chosen: { almr: number; peakLr: number }
+  proxy: ResolvedRun
+  ofTarget: z.output<typeof CptRunInput>
+}
+
+/** The run of the sweep on the target: its corpus as it was then, scored by the proxy where both read the same tokens. */
+const resolveTarget = async (deps: Pick<Deps, 'config' | 'store'>, { spec, trials, chosen, proxy, ofTarget }: Wanted): Promise<ResolvedRun> => {
+  const base = proxy.spec
+  const merged = CptRunSpec.parse({ ...base, ...transferSpec(base, trials, spec, chosen), name: spec.name, description: spec.description, owner: spec.owner, base: spec.target })
+  const over = mergeDeep(merged, ofTarget)
+  const known = ofTarget.corpus === undefined ? proxy.sources : undefined
+  try {
+    const resolved = await resolveSpec(deps, over, known)
+    const same = resolved.tokenizer.sha256 === proxy.tokenizer.sha256
+    const run = same && resolved.scorer === undefined ? { ...resolved, scorer: proxy.scorer ?? proxy.base } : resolved
+    const learned = { almr: chosen.almr, peakLr: Math.min(1, chosen.peakLr * spec.lrFactor), seed: 0 }
+    const misfits = checkInput(CptRunSpec, trialSpec(run.spec, trials, learned)).problems ?? []
+    if (misfits.length > 0) throw invalidInput(misfits.map((p) => ({ ...p, path: p.path.startsWith('plan.') ? 'confirmation.tokens' : `run.${p.path}` })))
+    return run
+  } catch (e) {
+    if (!(e instanceof ApplicationFailure) || e.type !== 'InvalidInput') throw e
+    throw invalidInput(((e.details ?? []) as Problem[]).map((p) => ({ ...p, path: placeOf(p.path) })))
+  }
+}
+
+/** Where a person finds what is wrong. */
+const placeOf = (path: string): string => {
+  if (path.startsWith('base.')) return `target.${path.slice('base.'.length)}`
+  if (path.startsWith('plan.')) return 'phase.tokens'
+  return /^(?:confirmation|run)\./.test(path) ? path : `run.${path}`
+}
