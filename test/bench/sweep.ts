@@ -1,0 +1,166 @@
+/**
+ * `npm run bench:sweep`: 18 trials of the sample sweep by `almrLrSweep`, by Optuna and by Ray Tune with the same training
+ * function, then each killed half-way. Prints and writes test/bench/results/sweep.json; docs/benchmarks.md says how it is
+ * measured. `-- --quick`: two trials, nothing written. `-- --only ours,optuna,ray`, `-- --part wall,kills`: some of it.
+ */
+import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { parseArgs } from 'node:util'
+import type { AlmrLrSweepInput } from '@cpt/contracts/almr-lr-sweep'
+import { startOrder } from '@cpt/workflows/sweep/grid'
+import { provideBenchPython } from '../../infra/bootstrap/bench-environment.mjs'
+import { startSystem, type System } from '../harness/system.ts'
+import type { BenchRow } from './row.ts'
+import { forgetTrials, prepare, sweepKilled, sweepOnce, trialStages, type TrialJobs } from './sweep/ours.ts'
+import { peerKilled, peerOnce, titleOf, type PeerCase, type PeerName } from './sweep/peer.ts'
+import { compare, idleShare, profile, wallSeconds, type Loss, type SweepRun } from './sweep/sweep-run.ts'
+
+/** A row with the seconds of each side's lanes, where the goal was missed. */
+interface SweepRow extends BenchRow {
+  profile: Record<string, Record<string, number>> | null
+}
+
+const results = new URL('results/sweep.json', import.meta.url)
+const parallel = 2
+const mostSeconds = 480
+const mostIdle = 0.1
+
+const { values } = parseArgs({ options: { quick: { type: 'boolean', default: false }, only: { type: 'string', default: 'ours,optuna,ray' }, part: { type: 'string', default: 'wall,kills' } } })
+const chosen = (option: string, text: string, known: readonly string[]): Set<string> => {
+  const names = text.split(',')
+  const wrong = names.find((n) => !known.includes(n))
+  if (wrong !== undefined) throw new Error(`--${option}: expected some of ${known.join(',')}, got ${wrong.slice(0, 40)}`)
+  return new Set(names)
+}
+const sides = chosen('only', values.only, ['ours', 'optuna', 'ray'])
+const parts = chosen('part', values.part, ['wall', 'kills'])
+const peers = (['optuna', 'ray'] as const).filter((name) => sides.has(name))
+
+const input: AlmrLrSweepInput = {
+  name: 'bench', owner: 'bench', parallel, whenUnchanged: 'sweep',
+  grid: values.quick ? { almr: [0.5], peakLrs: [0.001], seeds: [1] } : { almr: [0.25, 0.5] },
+}
+const numTrials = values.quick ? 2 : 18
+
+const say = (text: string): void => void process.stdout.write(`${new Date().toISOString().slice(11, 19)} ${text}\n`)
+const rounded = (value: number): number => Number(value.toFixed(3))
+const table: SweepRow[] = []
+const add = (row: Omit<SweepRow, 'profile' | 'ratio'> & Partial<SweepRow>): void => {
+  const { ours, peer } = row
+  const full: SweepRow = { profile: null, ratio: peer === null || peer === 0 ? null : rounded(ours / peer), ...row, ours: rounded(ours), peer: peer === null ? null : rounded(peer) }
+  table.push(full)
+  say(`${full.measure}: ${full.ours} ${full.unit}${full.peerName === null ? '' : `, ${full.peerName} ${full.peer ?? '?'}${full.ratio === null ? '' : `, ratio ${full.ratio}`}`}; goal ${full.goal}: ${full.holds ? 'holds' : 'MISSED'}`)
+  if (full.profile !== null) console.table(full.profile)
+}
+
+const reportWall = (ours: SweepRun, theirs: readonly SweepRun[]): void => {
+  const wall = wallSeconds(ours)
+  const idle = idleShare(ours, parallel)
+  add({ measure: `${numTrials} trials, from the start of the sweep to its verdict`, ours: wall, peer: null, peerName: null, unit: 's', ratio: rounded(wall / mostSeconds), goal: `<= ${mostSeconds} s`, holds: wall <= mostSeconds, profile: profileIf(wall > mostSeconds, ours) })
+  add({ measure: 'share of the lanes in which no job of a trial computes', ours: idle, peer: null, peerName: null, unit: 'of the time', ratio: rounded(idle / mostIdle), goal: `<= ${mostIdle} of the time`, holds: idle <= mostIdle, profile: profileIf(idle > mostIdle, ours) })
+  for (const run of theirs) {
+    const { largest, otherBits } = compare(ours, run)
+    add({ measure: `${numTrials} trials beside ${run.driver}`, ours: wall, peer: wallSeconds(run), peerName: run.driver, unit: 's', goal: '<= the peer', holds: wall <= wallSeconds(run), profile: profileIf(wall > wallSeconds(run), ours, run) })
+    add({ measure: `idle share beside ${run.driver}`, ours: idle, peer: idleShare(run, parallel), peerName: run.driver, unit: 'of the time', goal: 'printed', holds: true })
+    add({ measure: `models with other bits than ${run.driver}'s; largest difference of a loss ${largest} nats/token`, ours: otherBits, peer: 0, peerName: run.driver, unit: `of ${numTrials} trials`, goal: '0', holds: otherBits === 0 && largest === 0 })
+  }
+}
+const profileIf = (missed: boolean, ...runs: SweepRun[]): SweepRow['profile'] => (missed ? Object.fromEntries(runs.map((r) => [r.driver, profile(r, parallel)])) : null)
+
+const reportLoss = (ours: Loss, theirs: readonly Loss[], undisturbed: ReadonlyMap<string, number>, interval: number): void => {
+  const most = (l: Loss): number => Math.max(0, ...l.tokensTwice)
+  const extra = (l: Loss): number => l.wallSeconds - (undisturbed.get(l.driver) ?? Number.NaN)
+  const peersOrNone = theirs.length === 0 ? [null] : theirs
+  for (const peer of peersOrNone) {
+    const of = `kill -9 of ${ours.how}${peer === null ? '' : ` beside ${peer.driver}: kill -9 of ${peer.how}`}`
+    const beside = (value: (l: Loss) => number): Pick<BenchRow, 'ours' | 'peer' | 'peerName'> => ({ ours: value(ours), peer: peer === null ? null : value(peer), peerName: peer?.driver ?? null })
+    add({ measure: `${of}: most tokens that a trial trained twice`, ...beside(most), unit: 'tokens', goal: `<= one checkpoint interval, ${interval} tokens`, holds: most(ours) <= interval })
+    add({ measure: `${of}: trials that began anew`, ...beside((l) => l.trialsFromZero), unit: 'trials', goal: '0', holds: ours.trialsFromZero === 0 })
+    add({ measure: `${of}: trials run again that were over`, ...beside((l) => l.trialsAgain), unit: 'trials', goal: '0', holds: ours.trialsAgain === 0 })
+    if (undisturbed.has('ours')) add({ measure: `${of}: seconds more than undisturbed`, ...beside(extra), unit: 's', goal: 'printed', holds: true })
+  }
+}
+
+/** Tokens between two checkpoints of a trial, by the rule of ml/cpt_ml/train_state.py: given steps, or a twentieth of them. */
+const checkpointInterval = ([trial]: readonly TrialJobs[]): number => {
+  const job = trial?.jobs[trialStages.indexOf('train')]
+  const { tokenBudget, globalBatchTokens } = job?.request as { tokenBudget: number; globalBatchTokens: number }
+  return (job?.placement.checkpointEverySteps ?? Math.ceil(tokenBudget / globalBatchTokens / 20)) * globalBatchTokens
+}
+
+/** The trials in the order in which ours begin them: a peer's lanes are as even. */
+const inStartOrder = (jobs: TrialJobs[], points: { almr: number; peakLr: number; seed: number }[]): TrialJobs[] => {
+  const order = startOrder({ almr: points.map((p) => p.almr), peakLrs: points.map((p) => p.peakLr), seeds: points.map((p) => p.seed) })
+  return order.flatMap((index) => jobs.filter((j) => j.index === index))
+}
+
+const bench = async (system: System, folder: string): Promise<void> => {
+  say('preparing the corpus, for all sides and counted for none')
+  await prepare(system, input)
+  const prepared = join(folder, 'prepared')
+  for (const kind of ['commits', 'data']) await cp(join(system.storeDir, kind), join(prepared, kind), { recursive: true })
+  const python = peers.length === 0 ? '' : await provideBenchPython()
+
+  say(`ours: ${numTrials} trials`)
+  const ours = await sweepOnce(system, input)
+  if (ours.run.trials.size !== numTrials) throw new Error(`the sweep has ${ours.run.trials.size} trials, expected ${numTrials}: see grid in samples/sweep.yaml`)
+  const undisturbed = new Map([['ours', wallSeconds(ours.run)]])
+  const trials = inStartOrder(ours.jobs, ours.points)
+  const caseOf = (name: PeerName, run: string): PeerCase => ({ name, python, config: system.config, prepared, trials, work: join(folder, `${name}-${run}`) })
+  const interval = checkpointInterval(trials)
+  await forgetTrials(system)
+
+  if (parts.has('wall')) {
+    const theirs: SweepRun[] = []
+    for (const name of peers) {
+      say(`${titleOf[name]}: ${numTrials} trials`)
+      const { run, commandSeconds } = await peerOnce(caseOf(name, 'wall'))
+      say(`${titleOf[name]}: ${wallSeconds(run).toFixed(1)} s of trials, ${commandSeconds.toFixed(1)} s the whole command`)
+      undisturbed.set(run.driver, wallSeconds(run))
+      theirs.push(run)
+    }
+    reportWall(ours.run, theirs)
+  }
+  if (parts.has('kills')) {
+    const losses: Loss[] = []
+    for (const name of peers) {
+      say(`${titleOf[name]}: killed half-way`)
+      const { run, loss } = await peerKilled(caseOf(name, 'kill'), parallel)
+      compare(ours.run, run)
+      losses.push(loss)
+    }
+    for (const kill of ['worker', 'everything'] as const) {
+      if (!sides.has('ours')) continue
+      say(`ours: ${kill} killed half-way`)
+      const { run, loss } = await sweepKilled(system, input, kill, numTrials, parallel)
+      const { otherBits } = compare(ours.run, run)
+      add({ measure: `models with other bits after kill -9 of ${loss.how}`, ours: otherBits, peer: null, peerName: null, unit: `of ${numTrials} trials`, goal: '0', holds: otherBits === 0 })
+      reportLoss(loss, losses, undisturbed, interval)
+    }
+    for (const { driver, how, ...numbers } of losses) say(`${driver}, ${how}: ${JSON.stringify(numbers)}`)
+  }
+}
+
+/** Rows of the same measure are replaced, all others stay: a part may be measured by itself. */
+const write = async (): Promise<void> => {
+  const before = JSON.parse(await readFile(results, 'utf8').catch(() => '[]')) as SweepRow[]
+  const fresh = new Set(table.map((r) => r.measure))
+  await writeFile(results, `${JSON.stringify([...before.filter((r) => !fresh.has(r.measure)), ...table], null, 2)}\n`)
+}
+
+const folder = await mkdtemp(join(tmpdir(), 'cpt-sweep-'))
+const interrupted = new Promise<never>((_, reject) => {
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => reject(new Error(`ended by ${signal}`)))
+})
+let system: System | null = null
+try {
+  system = await startSystem({ settings: () => ({ CPT_WARM_IDLE_SECONDS: '7200' }) })
+  await Promise.race([bench(system, folder), interrupted])
+  console.table(table.map(({ profile: _profile, ...row }) => row))
+  if (!values.quick) await write()
+} finally {
+  await system?.stop()
+  await rm(folder, { recursive: true, force: true, maxRetries: 5 })
+}
+process.exit()
