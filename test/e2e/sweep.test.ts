@@ -1,40 +1,32 @@
 import { randomUUID } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { WorkflowHandle } from '@temporalio/client'
 import { localDiskStore } from '@cpt/activities/artifact-store/local-disk'
 import { sha256 } from '@cpt/activities/identity'
 import type { AlmrLrSweepInput, AlmrLrSweepResult } from '@cpt/contracts/almr-lr-sweep'
 import type { RunProgress } from '@cpt/contracts/cpt-run'
 import { controlQueue } from '@cpt/contracts/ids'
 import { VerdictFile } from '@cpt/contracts/sweep-verdict'
-import { pageOf, parkOf, refusal, resolve, type RunHandle } from '../harness/runs.ts'
-import { smallRun } from '../harness/small-run.ts'
+import { pageOf, refusal, resolve, type RunHandle } from '../harness/runs.ts'
+import { smallSweep } from '../harness/small-sweep.ts'
+import { parkFirstTraining, startSweep, trainingsIn, trainKey, trialOf, type Sweep } from '../harness/sweeps.ts'
 import { startSmallSystem } from '../harness/small-system.ts'
-import { claimsIn, jobsIn, nothingLeft, type ClaimEntry } from '../harness/store.ts'
+import { claimsIn, jobsIn, nothingLeft } from '../harness/store.ts'
 import type { System } from '../harness/system.ts'
 import { until } from '../harness/until.ts'
 
-type Sweep = WorkflowHandle<(input?: AlmrLrSweepInput) => Promise<AlmrLrSweepResult>>
-
 let system: System
-beforeAll(async () => { system = await startSmallSystem({ settings: () => ({ CPT_LEASE_SECONDS: '15' }) }) })
+beforeAll(async () => { system = await startSmallSystem() })
 afterAll(() => system.stop())
 
-const trainKey = 'trial/round-1/train'
 const batch = 4096
-const { plan: _plan, preset: _preset, ...brief } = smallRun({ synthesis: { numDocs: 0 }, evaluation: { windowTokens: 128, maxTokensPerDoc: 128, benchmarks: [] } })
-const shared = { ...brief, training: { ...brief.training, warmupTokens: batch, decayTokens: batch }, placement: { ...brief.placement, train: { threads: 1, batchTokens: batch, checkpointEverySteps: 4 } } }
-const smallSweep = (over: AlmrLrSweepInput = {}): AlmrLrSweepInput => ({
-  name: 'small', run: shared, grid: { almr: [0.5], peakLrs: [1e-4, 1e-3], seeds: [1, 2] }, tokensPerTrial: 4 * batch, parallel: 2, ...over,
-})
 /** Trials that take long enough to do something to them; `seed` makes them new ones. */
-const longSweep = (seed: number, over: AlmrLrSweepInput = {}): AlmrLrSweepInput => smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [seed] }, tokensPerTrial: 100 * batch, ...over })
+const longSweep = (seed: number, over: AlmrLrSweepInput = {}): AlmrLrSweepInput => smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [seed] }, tokensPerTrial: 40 * batch, ...over })
 
-const startSweep = async (input: AlmrLrSweepInput, on: System = system, id = `sweep/small-${randomUUID().slice(0, 8)}`): Promise<Sweep> =>
-  await on.client.workflow.start('almrLrSweep', { taskQueue: controlQueue, workflowId: id, args: [input] })
-const trialOf = (sweep: Sweep, index: number, on: System = system): RunHandle => on.client.workflow.getHandle(`${sweep.workflowId}/trial-${index}`)
-const trainings = async (): Promise<ClaimEntry[]> => (await claimsIn(system.storeDir)).filter((c) => c.key === trainKey)
+/** No test waits for their end. */
+const endless: AlmrLrSweepInput = { tokensPerTrial: 400 * batch }
+
+const trainings = () => trainingsIn(system.storeDir)
 const statusOf = async (run: Pick<RunHandle, 'describe'>): Promise<string> => await run.describe().then((d) => d.status.name, () => 'NOT STARTED')
 const progressOf = (sweep: Sweep) => sweep.query<RunProgress>('progress')
 /** Two trials of a sweep at work, each in its steps. */
@@ -44,10 +36,14 @@ const twoAtWork = (sweep: Sweep, before: number) =>
     return jobs.length >= 2 && (await trainings()).length >= before + 2 ? jobs : null
   }, 300)
 
+/** A trial tells its sweep that it is over, and then closes. */
+const allAre = (status: string, sweep: Sweep) =>
+  until(`both trials to be ${status}`, async () => (await Promise.all([0, 1].map((i) => statusOf(trialOf(system, sweep, i))))).every((s) => s === status), 120)
+
 let first: AlmrLrSweepResult
 
 test('a sweep trains every point of its grid once and keeps its verdict with all it was made from', async () => {
-  const sweep = await startSweep(smallSweep())
+  const sweep = await startSweep(system, smallSweep())
   first = await sweep.result()
   expect(first.state).toBe('complete')
   expect(first.trials.map((t) => [t.point.almr, t.point.peakLr, t.point.seed, t.status])).toEqual([0, 0.5].flatMap((a) => [1e-4, 1e-3].flatMap((lr) => [1, 2].map((seed) => [a, lr, seed, 'done']))))
@@ -68,45 +64,36 @@ test('a sweep trains every point of its grid once and keeps its verdict with all
 
 test('swept again nothing is trained; asked to, it ends as unchanged with the same verdict; one point more costs only its trials', async () => {
   const claims = await claimsIn(system.storeDir)
-  const again = await (await startSweep(smallSweep())).result()
+  const again = await (await startSweep(system, smallSweep())).result()
   expect({ ...again.verdict, words: [] }).toEqual({ ...first.verdict, words: [] })
   expect(again.verdict.words.at(-1)).toMatch(/^Budget: 0 GPU-seconds spent/)
-  const unchanged = await startSweep(smallSweep({ whenUnchanged: 'end', budgetGpuSeconds: 1e6 }))
+  const unchanged = await startSweep(system, smallSweep({ whenUnchanged: 'end', budgetGpuSeconds: 1e6 }))
   const result = await unchanged.result()
   expect({ ...result, verdict: { ...result.verdict, words: [] } }).toMatchObject({ state: 'unchanged', verdict: { ...first.verdict, words: [] } })
   expect((await progressOf(unchanged)).stages).toEqual([])
   expect(await claimsIn(system.storeDir)).toHaveLength(claims.length)
 
-  await (await startSweep(smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [1, 2, 3] } }))).result()
+  await (await startSweep(system, smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [1, 2, 3] } }))).result()
   const added = (await trainings()).length - claims.filter((c) => c.key === trainKey).length
   expect(added).toBe(2) // seed 3 at ALMR 0 and 0.5
 })
 
 test('two sweeps of the same at the same time train each point once', async () => {
   const before = (await trainings()).length
-  const both = await Promise.all([startSweep(longSweep(50, { tokensPerTrial: 20 * batch })), startSweep(longSweep(50, { tokensPerTrial: 20 * batch }))])
+  const both = await Promise.all([startSweep(system, longSweep(50)), startSweep(system, longSweep(50))])
   const [a, b] = await Promise.all(both.map((s) => s.result()))
   expect(a?.verdict.cells).toEqual(b?.verdict.cells)
   expect((await trainings()).length - before).toBe(2)
 })
 
 test('a trial whose job fails parks while the others go on; what it varies cannot be patched; resolved, it is counted in', async () => {
-  const before = new Set((await trainings()).map((c) => c.fingerprint))
-  const sweep = await startSweep(smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [60, 61] }, tokensPerTrial: 40 * batch, run: { ...shared, placement: { ...shared.placement, train: { threads: 1, batchTokens: batch, checkpointEverySteps: 1000 } } } }))
-  // the first job of the sweep is killed as often as it is begun
-  const victim = await until('the first training', async () => (await trainings()).find((c) => !before.has(c.fingerprint)) ?? null, 300)
-  const index = Number(/trial-(\d+)$/.exec((await until('its trial', async () => (await openTrials(sweep)).find((t) => t.fingerprint === victim.fingerprint)?.id ?? null)))?.[1])
-  for (let attempt = 1; attempt <= 3; attempt++) {
-    const job = await until(`attempt ${attempt} to run`, async () => (await jobsIn(system.storeDir)).find((j) => j.fingerprint === victim.fingerprint && j.attempt === attempt && j.isRunning) ?? null, 300)
-    process.kill(job.started?.pid ?? 0, 'SIGKILL')
-  }
-  await parkOf(trialOf(sweep, index), trainKey, 1, 300)
+  const { sweep, index } = await parkFirstTraining(system, () => startSweep(system, smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [60, 61] }, tokensPerTrial: 40 * batch, run: { ...smallSweep().run, placement: { train: { threads: 1, batchTokens: batch, checkpointEverySteps: 1000 } } } })))
   await until('the sweep to wait for nothing else', async () => (await progressOf(sweep)).status === 'parked', 300)
-  const page = await pageOf(sweep as unknown as RunHandle)
+  const page = await pageOf(sweep)
   expect(page).toContain(`Waits for a person: ${sweep.workflowId}/trial-${index} at ${trainKey} (NeedsAttention)`)
   expect((await progressOf(sweep)).stages.filter((s) => s.stage === 'trial').map((s) => s.state).sort()).toEqual(['done', 'done', 'done', 'parked'])
 
-  const trial = trialOf(sweep, index)
+  const trial = trialOf(system, sweep, index)
   expect(await refusal(trial, { stage: trainKey, park: 1, action: 'retry', patch: { request: { schedule: { peakLr: 1e-5 } } } })).toContain('what this trial varies')
   await resolve(trial, { stage: trainKey, park: 1, action: 'retry', by: 'ann' })
   const result = await sweep.result()
@@ -119,7 +106,7 @@ test('a trial whose job fails parks while the others go on; what it varies canno
 
 test('a killed worker and a killed server in the middle of a sweep cost no trial', async () => {
   const before = (await trainings()).length
-  const sweep = await startSweep(longSweep(70))
+  const sweep = await startSweep(system, longSweep(70))
   await twoAtWork(sweep, before)
   const begun = await trainings()
   await system.killWorker()
@@ -134,53 +121,53 @@ test('a killed worker and a killed server in the middle of a sweep cost no trial
 
 test('a paused sweep pauses its trials at their next commit, and they go on with it', async () => {
   const before = (await trainings()).length
-  const sweep = await startSweep(longSweep(80))
+  const sweep = await startSweep(system, longSweep(80))
   await twoAtWork(sweep, before)
   await sweep.executeUpdate('pause', { args: [{ by: 'ann' }] })
   await until('both jobs to leave', async () => (await jobsIn(system.storeDir)).every((j) => !j.isRunning), 120)
-  for (const index of [0, 1]) expect(await trialOf(sweep, index).query<RunProgress>('progress')).toMatchObject({ status: 'paused' })
+  for (const index of [0, 1]) expect(await trialOf(system, sweep, index).query<RunProgress>('progress')).toMatchObject({ status: 'paused' })
   await sweep.executeUpdate('resume', { args: [{ by: 'ann' }] })
   expect((await sweep.result()).state).toBe('complete')
 })
 
 test('a cancelled sweep takes its trials along and leaves no job', async () => {
   const before = (await trainings()).length
-  const sweep = await startSweep(longSweep(90))
+  const sweep = await startSweep(system, longSweep(90, endless))
   await twoAtWork(sweep, before)
   await sweep.cancel()
   await expect(sweep.result()).rejects.toThrow('cancelled')
-  expect(await Promise.all([0, 1].map((i) => statusOf(trialOf(sweep, i))))).toEqual(['CANCELLED', 'CANCELLED'])
+  await allAre('CANCELLED', sweep)
   await nothingLeft(system.storeDir)
 })
 
 test('the reaper cancels the trials of a terminated sweep; a sweep of the same id takes over the place of those left', async () => {
   const before = (await trainings()).length
-  const sweep = await startSweep(longSweep(100))
+  const sweep = await startSweep(system, longSweep(100, endless))
   await twoAtWork(sweep, before)
   await sweep.terminate('pressed in the UI')
   const reaper = await system.client.workflow.start('jobReaper', { taskQueue: controlQueue, workflowId: `reaper-${randomUUID()}`, args: [] })
   await reaper.result()
-  await until('both trials to be over', async () => (await Promise.all([0, 1].map((i) => statusOf(trialOf(sweep, i))))).every((s) => s === 'CANCELLED'), 120)
+  await allAre('CANCELLED', sweep)
   await nothingLeft(system.storeDir)
 
   // terminated again, and started anew by that name at once with another grid
   const begun = (await trainings()).length
-  const second = await startSweep(longSweep(101), system, sweep.workflowId)
+  const second = await startSweep(system, longSweep(101, endless), sweep.workflowId)
   await twoAtWork(second, begun)
   await second.terminate('again')
-  const third = await startSweep(smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [1] } }), system, sweep.workflowId)
+  const third = await startSweep(system, smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [1] } }), sweep.workflowId)
   const result = await third.result()
   expect(result.trials.map((t) => [t.point.seed, t.status])).toEqual([[1, 'done'], [1, 'done']])
   await nothingLeft(system.storeDir)
 })
 
 test('over the budget no trial begins and the verdict says what is missing; setBudget lets them begin', async () => {
-  const poor = await (await startSweep(smallSweep({ budgetGpuSeconds: 1, expectedGpuSeconds: 2, grid: { almr: [0.5], peakLrs: [1e-3], seeds: [110] } }))).result()
+  const poor = await (await startSweep(system, smallSweep({ budgetGpuSeconds: 1, expectedGpuSeconds: 2, grid: { almr: [0.5], peakLrs: [1e-3], seeds: [110] } }))).result()
   expect(poor).toMatchObject({ state: 'needs-attention', verdict: { chosen: null, missing: [{ status: 'unstarted' }, { status: 'unstarted' }] } })
   expect(poor.verdict.words.join(' ')).toMatch(/2 of 2 trials have no result.*0 of 1 GPU-seconds spent/)
 
   const before = (await trainings()).length
-  const sweep = await startSweep(longSweep(111, { budgetGpuSeconds: 3, expectedGpuSeconds: 2 }))
+  const sweep = await startSweep(system, longSweep(111, { budgetGpuSeconds: 3, expectedGpuSeconds: 2 }))
   await until('the first trial to begin', async () => (await trainings()).length > before, 300)
   await expect(sweep.executeUpdate('setBudget', { args: [{ gpuSeconds: -1 }] })).rejects.toThrow()
   await sweep.executeUpdate('setBudget', { args: [{ gpuSeconds: 100_000, by: 'ann' }] })
@@ -190,15 +177,15 @@ test('over the budget no trial begins and the verdict says what is missing; setB
 test('a sweep that continues as new hands over its open trials, and notices when one of them is terminated', async () => {
   const tight = await startSmallSystem({ serverSettings: { 'limit.historyCount.suggestContinueAsNew': 40 } })
   try {
-    const sweep = await startSweep(longSweep(120, { grid: { almr: [0.5], peakLrs: [1e-3], seeds: [120, 121] }, parallel: 1 }), tight)
+    const sweep = await startSweep(tight, longSweep(120, { grid: { almr: [0.5], peakLrs: [1e-3], seeds: [120, 121] }, parallel: 1 }))
     const executions = async () => {
       const found = []
       for await (const e of tight.client.workflow.list({ query: `WorkflowId = '${sweep.workflowId}'` })) found.push(e.status.name)
       return found
     }
     await until('the sweep to continue as new', async () => (await executions()).includes('CONTINUED_AS_NEW'), 300)
-    const open = await until('a trial that an earlier execution began', async () => (await Promise.all([0, 1, 2, 3].map(async (i) => ({ i, status: await statusOf(trialOf(sweep, i, tight)) })))).find((t) => t.status === 'RUNNING') ?? null, 300)
-    await trialOf(sweep, open.i, tight).terminate('pressed in the UI')
+    const open = await until('a trial that an earlier execution began', async () => (await Promise.all([0, 1, 2, 3].map(async (i) => ({ i, status: await statusOf(trialOf(tight, sweep, i)) })))).find((t) => t.status === 'RUNNING') ?? null, 300)
+    await trialOf(tight, sweep, open.i).terminate('pressed in the UI')
     const result = await tight.client.workflow.getHandle<() => Promise<AlmrLrSweepResult>>(sweep.workflowId).result()
     expect(result.state).toBe('needs-attention')
     expect(result.trials.map((t) => t.status).sort()).toEqual(['done', 'done', 'done', 'failed'])
@@ -206,14 +193,3 @@ test('a sweep that continues as new hands over its open trials, and notices when
     await tight.stop()
   }
 })
-
-/** Open trials of a sweep with the fingerprint of the training each is at. */
-const openTrials = async (sweep: Sweep): Promise<{ id: string; fingerprint: string }[]> => {
-  const claims = await trainings()
-  const ids = (await progressOf(sweep)).stages.filter((s) => s.stage === 'trial').map((s) => `${sweep.workflowId}/${s.key}`)
-  return await Promise.all(ids.map(async (id) => {
-    const { raw } = await system.client.workflow.getHandle(id).describe()
-    const asker = sha256(`${id}/${raw.workflowExecutionInfo?.firstRunId ?? ''}/${trainKey}`).slice(0, 32)
-    return { id, fingerprint: claims.find((c) => c.workflow === asker)?.fingerprint ?? '' }
-  }))
-}

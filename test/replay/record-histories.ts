@@ -35,8 +35,12 @@ const record = async (played: Scenario[]): Promise<void> => {
   const system = await startSystem({ roots: { small: corpus.dir }, serverSettings: first.serverSettings ?? {} })
   try {
     const replacements = [[corpus.dir, '/data/small'], [system.stateDir, '/data/cpt'], [system.config.home, '/opt/cpt'], [/\/[^\s"':,]*\/lib\/python3[^\s"':,]*\//g, '/usr/lib/python3/'], [new RegExp(`\\d+@${hostname()}`, 'g'), '1@worker'], [hostname(), 'worker']] as const
-    for (const { name, play } of played) {
+    for (const { name, also = {}, play } of played) {
       const run = await play(system)
+      for (const [part, suffix] of Object.entries(also)) {
+        const child = system.client.workflow.getHandle(`${run.workflowId}/${suffix}`)
+        await writeHistories(part, child.workflowId, (await historiesOf(system, child)).map((history) => scrubHistory(history, replacements)))
+      }
       const histories = (await historiesOf(system, run)).map((history) => scrubHistory(history, replacements))
       await writeHistories(name, run.workflowId, histories)
       process.stderr.write(`${name}: ${(await run.describe()).status.name.toLowerCase()}${histories.length === 1 ? '' : ` after ${histories.length} runs`}\n`)

@@ -1,6 +1,15 @@
 import { parkOf, refusal, resolve, resultOf, stageIs, startRun, type RunHandle } from '../harness/runs.ts'
 import { smallRun } from '../harness/small-run.ts'
+import { randomUUID } from 'node:crypto'
+import type { AlmrLrSweepInput, AlmrLrSweepResult } from '@cpt/contracts/almr-lr-sweep'
+import type { RunProgress } from '@cpt/contracts/cpt-run'
+import { controlQueue } from '@cpt/contracts/ids'
+import type { ModelTransferInput } from '@cpt/contracts/model-transfer'
+import { smallSweep } from '../harness/small-sweep.ts'
+import { parkFirstTraining, startSweep, trainKey, trialOf } from '../harness/sweeps.ts'
+import { jobsIn } from '../harness/store.ts'
 import type { System } from '../harness/system.ts'
+import { until } from '../harness/until.ts'
 
 const atTheEnd = async (run: RunHandle): Promise<RunHandle> => {
   await run.result().catch(() => undefined)
@@ -20,13 +29,138 @@ const brokenBenchmarkSkipped = async (system: System, name: string): Promise<Run
   return run
 }
 
+const batch = 4096
+/** Two trials, the control among them. */
+const pair = (over: AlmrLrSweepInput = {}): AlmrLrSweepInput => smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [1] }, choice: { retentionToleranceNats: 5 }, ...over })
+/** Nobody waits for their end. */
+const endless = { tokensPerTrial: 400 * batch }
+const begin = (system: System, type: 'almrLrSweep' | 'modelTransfer', input: unknown): Promise<RunHandle> =>
+  system.client.workflow.start(type, { taskQueue: controlQueue, workflowId: `${type === 'almrLrSweep' ? 'sweep' : 'transfer'}/${randomUUID().slice(0, 8)}`, args: [input] }) as Promise<RunHandle>
+/** One at a time, which keep nothing until they are done. */
+const withoutSaves = (seed: number): AlmrLrSweepInput =>
+  pair({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [seed] }, parallel: 1, tokensPerTrial: 40 * batch, run: { ...smallSweep().run, placement: { train: { threads: 1, batchTokens: batch, checkpointEverySteps: 1000 } } } })
+const trainingSteps = (system: System, jobs: number) =>
+  until(`${jobs} trainings to take steps`, async () => (await jobsIn(system.storeDir)).filter((j) => j.isRunning && (j.beat?.step ?? 0) >= 1).length >= jobs, 300)
+const asksForApproval = (run: RunHandle) => until(`${run.workflowId} to ask for approval`, async () => (await run.query<RunProgress>('progress')).asks ?? null, 600)
+const verdictOf = async (system: System): Promise<ModelTransferInput['verdict']> => ((await (await begin(system, 'almrLrSweep', pair())).result()) as unknown as AlmrLrSweepResult).verdictRef
+const transferOf = async (system: System, over: ModelTransferInput = {}): Promise<RunHandle> =>
+  begin(system, 'modelTransfer', { verdict: await verdictOf(system), name: 'small', confirmation: { neighbours: 'almr' }, phase: { tokens: 8 * batch }, ...over } satisfies ModelTransferInput)
+
+/** Sweeps, their trials, and transfers. */
+const sweeping: Scenario[] = [
+  {
+    name: 'sweep',
+    also: { trial: 'trial-1' },
+    play: async (system) => await atTheEnd(await begin(system, 'almrLrSweep', pair())),
+  },
+  { name: 'sweep-unchanged', play: async (system) => await atTheEnd(await begin(system, 'almrLrSweep', pair({ whenUnchanged: 'end' }))) },
+  { name: 'sweep-invalid', play: async (system) => await atTheEnd(await begin(system, 'almrLrSweep', { grid: { almr: [2] } })) },
+  {
+    name: 'sweep-with-a-parked-trial',
+    also: { 'trial-retried': 'trial-0' },
+    play: async (system) => {
+      const { sweep, index } = await parkFirstTraining(system, () => startSweep(system, withoutSaves(2)))
+      await resolve(trialOf(system, sweep, index), { stage: trainKey, park: 1, action: 'retry', by: 'ann' })
+      return await atTheEnd(sweep as unknown as RunHandle)
+    },
+  },
+  {
+    name: 'sweep-that-leaves-a-parked-trial',
+    also: { 'trial-given-up': 'trial-0' },
+    play: async (system) => {
+      const { sweep, index } = await parkFirstTraining(system, () => startSweep(system, { ...withoutSaves(7), parkedTrials: 'leave' }))
+      await atTheEnd(sweep as unknown as RunHandle)
+      await resolve(trialOf(system, sweep, index), { stage: trainKey, park: 1, action: 'abort', by: 'ann' })
+      await atTheEnd(trialOf(system, sweep, index))
+      return sweep as unknown as RunHandle
+    },
+  },
+  {
+    name: 'sweep-cancelled',
+    also: { 'trial-cancelled': 'trial-0' },
+    play: async (system) => {
+      const sweep = await begin(system, 'almrLrSweep', pair({ ...endless, run: { ...smallSweep().run, seed: 3 } }))
+      await trainingSteps(system, 2)
+      await sweep.cancel()
+      return await atTheEnd(sweep)
+    },
+  },
+  {
+    name: 'sweep-paused',
+    also: { 'trial-paused': 'trial-0' },
+    play: async (system) => {
+      const sweep = await begin(system, 'almrLrSweep', pair({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [4] }, tokensPerTrial: 40 * batch }))
+      await trainingSteps(system, 2)
+      await sweep.executeUpdate<string, [unknown]>('pause', { args: [{ by: 'ann' }] })
+      await until('the trials to pause', async () => (await jobsIn(system.storeDir)).every((j) => !j.isRunning), 300)
+      await sweep.executeUpdate<string, [unknown]>('resume', { args: [{ by: 'ann' }] })
+      return await atTheEnd(sweep)
+    },
+  },
+  {
+    name: 'sweep-over-its-budget',
+    play: async (system) => await atTheEnd(await begin(system, 'almrLrSweep', pair({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [5] }, budgetGpuSeconds: 1, expectedGpuSeconds: 2 }))),
+  },
+  {
+    name: 'sweep-with-another-budget',
+    play: async (system) => {
+      const sweep = await begin(system, 'almrLrSweep', pair({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [6] }, tokensPerTrial: 40 * batch, budgetGpuSeconds: 3, expectedGpuSeconds: 2 }))
+      await trainingSteps(system, 1)
+      await sweep.executeUpdate<string, [unknown]>('setBudget', { args: [{ gpuSeconds: null, by: 'ann' }] })
+      return await atTheEnd(sweep)
+    },
+  },
+  {
+    name: 'sweep-continued-as-new',
+    serverSettings: { 'limit.historyCount.suggestContinueAsNew': 40 },
+    play: async (system) => await atTheEnd(await begin(system, 'almrLrSweep', pair({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [1, 2] }, parallel: 1 }))),
+  },
+  {
+    name: 'transfer',
+    also: { 'transfer-run': 'run', 'transfer-trial': 'trial-0' },
+    play: async (system) => {
+      const transfer = await transferOf(system)
+      await asksForApproval(transfer)
+      await transfer.executeUpdate<string, [unknown]>('approve', { args: [{ by: 'ann', reason: 'seen' }] })
+      return await atTheEnd(transfer)
+    },
+  },
+  {
+    name: 'transfer-refused',
+    play: async (system) => {
+      const transfer = await transferOf(system)
+      await asksForApproval(transfer)
+      await transfer.executeUpdate<string, [unknown]>('approve', { args: [{ by: 'ann', approved: false }] })
+      return await atTheEnd(transfer)
+    },
+  },
+  { name: 'transfer-without-evidence', play: async (system) => await atTheEnd(await begin(system, 'modelTransfer', {})) },
+  {
+    name: 'transfer-overridden-and-cancelled',
+    play: async (system) => {
+      const { run } = smallSweep()
+      const transfer = await begin(system, 'modelTransfer', { name: 'bold', run, override: { almr: 0.4, peakLr: 1e-3, reason: 'asked for', by: 'ann' }, confirmation: { tokens: 4 * batch }, phase: { tokens: 400 * batch } } satisfies ModelTransferInput)
+      await asksForApproval(transfer)
+      await transfer.executeUpdate<string, [unknown]>('approve', { args: [{ by: 'ann', reason: 'all the same' }] })
+      await trainingSteps(system, 1)
+      await transfer.cancel()
+      return await atTheEnd(transfer)
+    },
+  },
+]
+
 export interface Scenario {
   /** The history's file name. */
   name: string
+  /** Further histories of the same play: file name, and what stands after the run's id in that of the workflow it began. */
+  also?: Record<string, string>
   /** What its server is told beside, when it needs one of its own. */
   serverSettings?: Record<string, string | number>
   play: (system: System) => Promise<RunHandle>
 }
+
+/** Names of all histories that there should be. */
+export const historyNames = (): string[] => scenarios.flatMap((s) => [s.name, ...Object.keys(s.also ?? {})])
 
 /** One run for each way through the workflow; each returns the run when it is closed. */
 export const scenarios: Scenario[] = [
@@ -113,4 +247,5 @@ export const scenarios: Scenario[] = [
     serverSettings: { 'limit.historyCount.suggestContinueAsNew': 60 },
     play: (system) => brokenBenchmarkSkipped(system, 'continued'),
   },
+  ...sweeping,
 ]

@@ -1,11 +1,10 @@
 import { ApplicationFailure } from '@temporalio/common'
 import { SweepSpec, trialSpec } from '@cpt/contracts/almr-lr-sweep'
 import type { ControlActivities, ResolvedRun, ResolvedTransfer } from '@cpt/contracts/activities'
-import { CptRunInput, CptRunSpec } from '@cpt/contracts/cpt-run'
+import { CptRunSpec, type CptRunInput } from '@cpt/contracts/cpt-run'
 import { transferSpec, TransferSpec, type ModelTransferInput } from '@cpt/contracts/model-transfer'
 import { checkInput, type Problem } from '@cpt/contracts/parse-input'
 import type { VerdictFile } from '@cpt/contracts/sweep-verdict'
-import type { z } from 'zod'
 import type { Deps } from '../deps.ts'
 import { resolveSweep } from '../resolve-sweep.ts'
 import { invalidInput, mergeDeep, readPreset, resolveSpec } from '../resolve-input.ts'
@@ -30,7 +29,7 @@ export const resolveTransfer =
       ...sweep, name: spec.name, description: spec.description, owner: spec.owner, tokensPerTrial: spec.confirmation.tokens ?? sweep.tokensPerTrial, parallel: spec.confirmation.parallel,
       budgetGpuSeconds: spec.confirmation.budgetGpuSeconds, expectedGpuSeconds: spec.confirmation.expectedGpuSeconds, parkedTrials: 'wait',
     })
-    const run = await resolveTarget(deps, { spec, trials, chosen, proxy, ofTarget: CptRunInput.parse(ofTarget) })
+    const run = await resolveTarget(deps, { spec, trials, chosen, proxy, ofTarget })
     return {
       spec, override: override ?? null, chosen: { almr: chosen.almr, peakLr: chosen.peakLr }, trials, run,
       evidence: file === null ? null : { sweepId: file.workflowId, verdictRef: file.verdictRef, verdict: file.verdict, sameTokenizer: file.run.tokenizer.sha256 === run.tokenizer.sha256 },
@@ -48,23 +47,24 @@ interface Wanted {
   trials: SweepSpec
   chosen: { almr: number; peakLr: number }
   proxy: ResolvedRun
-  ofTarget: z.output<typeof CptRunInput>
+  ofTarget: Omit<CptRunInput, 'preset' | 'plan' | 'base' | 'targetLanguage'>
 }
 
 /** The run of the sweep on the target: its corpus as it was then, scored by the proxy where both read the same tokens. */
 const resolveTarget = async (deps: Pick<Deps, 'config' | 'store'>, { spec, trials, chosen, proxy, ofTarget }: Wanted): Promise<ResolvedRun> => {
   const base = proxy.spec
-  const merged = CptRunSpec.parse({ ...base, ...transferSpec(base, trials, spec, chosen), name: spec.name, description: spec.description, owner: spec.owner, base: spec.target })
+  if (ofTarget.training?.peakLr !== undefined) throw invalidInput([{ path: 'run.training.peakLr', expected: 'nothing: it is the chosen one × lrFactor', got: String(ofTarget.training.peakLr) }])
+  const merged = { ...transferSpec(base, trials, spec, chosen), name: spec.name, description: spec.description, owner: spec.owner, base: spec.target }
   const over = mergeDeep(merged, ofTarget)
+  const learned = { almr: chosen.almr, peakLr: Math.min(1, chosen.peakLr * spec.lrFactor), seed: 0 }
+  // the trials come before the run
+  const misfits = (checkInput(CptRunSpec, trialSpec(over as CptRunSpec, trials, learned)).problems ?? []).filter((p) => /^plan\.|^training\.(?:warmup|decay)/.test(p.path))
+  if (misfits.length > 0) throw invalidInput(misfits.map((p) => ({ ...p, path: p.path.startsWith('plan.') ? 'confirmation.tokens' : `run.${p.path}` })))
   const known = ofTarget.corpus === undefined ? proxy.sources : undefined
   try {
     const resolved = await resolveSpec(deps, over, known)
     const same = resolved.tokenizer.sha256 === proxy.tokenizer.sha256
-    const run = same && resolved.scorer === undefined ? { ...resolved, scorer: proxy.scorer ?? proxy.base } : resolved
-    const learned = { almr: chosen.almr, peakLr: Math.min(1, chosen.peakLr * spec.lrFactor), seed: 0 }
-    const misfits = checkInput(CptRunSpec, trialSpec(run.spec, trials, learned)).problems ?? []
-    if (misfits.length > 0) throw invalidInput(misfits.map((p) => ({ ...p, path: p.path.startsWith('plan.') ? 'confirmation.tokens' : `run.${p.path}` })))
-    return run
+    return same && resolved.scorer === undefined ? { ...resolved, scorer: proxy.scorer ?? proxy.base } : resolved
   } catch (e) {
     if (!(e instanceof ApplicationFailure) || e.type !== 'InvalidInput') throw e
     throw invalidInput(((e.details ?? []) as Problem[]).map((p) => ({ ...p, path: placeOf(p.path) })))
