@@ -1,10 +1,13 @@
-import { Command, InvalidArgumentError, Option } from 'commander'
+import { Argument, Command, InvalidArgumentError, Option } from 'commander'
 import { CliError, exitCodes } from './cli-error.ts'
 import { ageMs } from './gc/age.ts'
 import type { GcFlags } from './gc/gc.ts'
 import { plainText } from './plain-text.ts'
 import type { QuickstartFlags } from './run/quickstart.ts'
 import type { ResolveFlags } from './run/resolve.ts'
+import type { StartFlags } from './run/start.ts'
+import type { ScheduleFlags } from './schedule/apply.ts'
+import type { BackfillFlags } from './schedule/operate.ts'
 import type { UpFlags } from './up/up-flags.ts'
 
 interface StateFlag {
@@ -21,6 +24,17 @@ const positive = (text: string): number => {
   if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('expected a whole number from 1')
   return value
 }
+const moment = (text: string): Date => {
+  const at = new Date(text)
+  if (Number.isNaN(at.getTime())) throw new InvalidArgumentError('expected a day or a time such as 2026-01-31 or 2026-01-31T02:00:00Z (without a zone: a day is UTC)')
+  return at
+}
+const gpuSeconds = (text: string): number | null => {
+  const value = Number(text)
+  if (text === 'none') return null
+  if (!(Number.isFinite(value) && value > 0)) throw new InvalidArgumentError('expected a positive number of GPU-seconds, or none')
+  return value
+}
 const each = (text: string, before: string[] = []): string[] => [...before, text]
 
 const program = new Command('cpt')
@@ -32,7 +46,7 @@ const program = new Command('cpt')
 Where runs go: the server of a running \`cpt up\`, or the one that TEMPORAL_ADDRESS, TEMPORAL_NAMESPACE and TEMPORAL_API_KEY name.
 State (database, store, reports, logs): .cpt in the checkout, or CPT_STATE. The store alone: CPT_STORE, a folder or
 s3://bucket/prefix (with CPT_S3_ENDPOINT, AWS_REGION, AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY).
-A run is named by its name (my-run) or its workflow id (cpt/my-run).
+A run or sweep is named by its name (my-run) or its workflow id (cpt/my-run, sweep/my-sweep, sweep/my-sweep/trial-3).
 
 Exit codes: 0 done · 1 the run or command failed · 2 wrong usage or input · 3 no server answers · 4 exists already · 5 something is missing · 130 interrupted
 
@@ -40,7 +54,9 @@ Examples:
   cpt quickstart                        the whole lifecycle on the sample corpus
   cpt up                                server, worker and report pages until Ctrl-C
   cpt run my-run.yaml --set seed=7      start a run and watch it
+  cpt sweep my-sweep.yaml               try ALMR × learning rate on a proxy, and choose
   cpt resolve my-run --action retry     go on after a failure was mended
+  cpt schedule apply                    put the schedules of infra/schedules on the server
   cpt gc --older-than 30d --apply       free the disk of what nobody wants`,
   )
 
@@ -80,9 +96,27 @@ program
   .option('--name <name>', 'name of the run; its workflow id is cpt/<name>')
   .option('--detach', 'start it and return')
   .addOption(state())
-  .action(async (file: string | undefined, flags: StateFlag & { set?: string[]; name?: string; detach?: boolean }) => (await import('./run/run.ts')).run(file, flags))
+  .action(async (file: string | undefined, flags: StartFlags) => (await import('./run/run.ts')).run(file, flags))
 
-program.command('status').description('list runs, or show one').argument('[id]').option('--json', 'print JSON').addOption(state()).action(async (id: string | undefined, flags: StateFlag & { json?: boolean }) => (await import('./run/status.ts')).status(id, flags))
+program
+  .command('sweep')
+  .description('start a sweep of ALMR × learning rate and watch it')
+  .argument('[file]', 'YAML or JSON with any part of a sweep; what it leaves out comes from the preset')
+  .option('--set <path=value>', 'set one field, e.g. grid.seeds=[1,2,3] or run.seed=7 (repeatable)', each)
+  .option('--name <name>', 'name of the sweep; its workflow id is sweep/<name>, its trials are sweep/<name>/trial-<index>')
+  .option('--detach', 'start it and return')
+  .addOption(state())
+  .action(async (file: string | undefined, flags: StartFlags) => (await import('./sweep/sweep.ts')).sweep(file, flags))
+
+program
+  .command('budget')
+  .description('set what a sweep may spend; over it no new trial begins')
+  .argument('<sweep>')
+  .argument('<gpu-seconds>', 'a number, or none for no limit; on a CPU a GPU-second is a second of a job', gpuSeconds)
+  .addOption(state())
+  .action(async (named: string, budget: number | null, flags: StateFlag) => (await import('./sweep/budget.ts')).budget(named, budget, flags))
+
+program.command('status').description('list runs, sweeps and trials, or show one').argument('[id]').option('--json', 'print JSON').addOption(state()).action(async (id: string | undefined, flags: StateFlag & { json?: boolean }) => (await import('./run/status.ts')).status(id, flags))
 program.command('watch').description('follow a run until it ends').argument('<id>').addOption(state()).action(async (id: string, flags: StateFlag) => (await import('./run/watch-command.ts')).watchCommand(id, flags))
 
 program
@@ -128,7 +162,38 @@ gc.command('pin')
 gc.command('unpin').description('let go of a pin').argument('<pin>').addOption(state()).action(async (name: string, flags: StateFlag) => (await import('./gc/pin.ts')).unpin(name, stateOf(flags)))
 gc.command('pins').description('list what is pinned').addOption(state()).action(async (flags: StateFlag) => (await import('./gc/pin.ts')).pins(stateOf(flags)))
 
-program.command('schema').description('JSON Schema of the input of a run').action(async () => { (await import('./schema.ts')).schema() })
+const schedule = program
+  .command('schedule')
+  .description('schedules as code: those of infra/schedules on the server')
+  .addHelpText(
+    'after',
+    `
+A file says which workflow begins when, with which input, and what happens to overlaps and missed times; docs/schedules.md
+has an example. An apply may be repeated: what is unchanged stays untouched, and whether a schedule is paused, with its
+note, is the operator's alone. Nothing is deleted here: list marks what is in no file, and the UI or
+\`temporal schedule delete\` removes it.`,
+  )
+const dir = () => new Option('--dir <folder>', 'folder of schedules instead of infra/schedules in the checkout')
+schedule.command('apply').description('make the schedules of the server what the files say; without files, all of the folder').argument('[file...]').addOption(dir()).addOption(state()).action(async (files: string[], flags: ScheduleFlags) => (await import('./schedule/apply.ts')).apply(files, flags))
+schedule.command('list').description('all schedules: when they run next, and whether they are what their file says').option('--json', 'print JSON').addOption(dir()).addOption(state()).action(async (flags: ScheduleFlags & { json?: boolean }) => (await import('./schedule/list.ts')).list(flags))
+schedule.command('pause').description('begin nothing until resume').argument('<id>').requiredOption('--reason <text>', 'goes on record as the note of the schedule').addOption(state()).action(async (id: string, flags: StateFlag & { reason: string }) => (await import('./schedule/operate.ts')).pause(id, flags))
+schedule.command('resume').description('go on with a paused schedule').argument('<id>').option('--reason <text>', 'goes on record as the note of the schedule', '').addOption(state()).action(async (id: string, flags: StateFlag & { reason: string }) => (await import('./schedule/operate.ts')).resume(id, flags))
+schedule.command('trigger').description('start one run now, as the policy on overlap allows').argument('<id>').addOption(state()).action(async (id: string, flags: StateFlag) => (await import('./schedule/operate.ts')).trigger(id, flags))
+schedule
+  .command('backfill')
+  .description('take the times of a span that has passed, all of them now')
+  .argument('<id>')
+  .requiredOption('--from <time>', 'first moment of the span, e.g. 2026-01-31 or 2026-01-31T02:00:00Z', moment)
+  .requiredOption('--to <time>', 'last moment of the span', moment)
+  .addOption(new Option('--overlap <policy>', 'instead of the policy of the schedule').choices(['SKIP', 'BUFFER_ONE', 'BUFFER_ALL', 'CANCEL_OTHER', 'ALLOW_ALL']))
+  .addOption(state())
+  .action(async (id: string, flags: BackfillFlags) => (await import('./schedule/operate.ts')).backfill(id, flags))
+
+program
+  .command('schema')
+  .description('JSON Schema of the input of a workflow')
+  .addArgument(new Argument('[workflow]', 'which one').choices(['cptRun', 'almrLrSweep', 'corpusPreparation', 'modelTransfer']).default('cptRun'))
+  .action(async (workflow: 'cptRun' | 'almrLrSweep' | 'corpusPreparation' | 'modelTransfer') => { (await import('./schema.ts')).schema(workflow) })
 
 program
   .command('doctor')

@@ -6,13 +6,13 @@ import { pin as keep, pinsIn, unpin as release } from '@cpt/activities/gc/pins'
 import { reportedRuns } from '@cpt/activities/gc/reports'
 import { marksOfRun } from '@cpt/activities/gc/runs'
 import { folderOf } from '@cpt/activities/report/report-folder'
-import { runWorkflowId } from '@cpt/contracts/ids'
 import { CliError } from '../cli-error.ts'
 import { operator, readConfig } from '../config.ts'
 import { connect } from '../connect.ts'
 import { plainText } from '../plain-text.ts'
 import { findRun } from '../run/find-run.ts'
 import { table } from '../run/table.ts'
+import { idsMeant } from '../startable.ts'
 
 interface StateFlag {
   state?: string
@@ -38,7 +38,7 @@ export const pin = async (named: string, flags: StateFlag & { reason: string }):
 export const unpin = async (name: string, flags: StateFlag): Promise<void> => {
   const store = openStore(readConfig({ stateDir: flags.state }))
   const pins = await pinsIn(store)
-  const found = pins.has(name) ? [name] : [...pins].flatMap(([n, { what }]) => (what === name || what === runWorkflowId(name) || (isDigits(name) && n.startsWith(name)) ? [n] : []))
+  const found = pins.has(name) ? [name] : [...pins].flatMap(([n, { what }]) => (idsMeant(name).includes(what) || (isDigits(name) && n.startsWith(name)) ? [n] : []))
   const [only, ...others] = found
   if (only === undefined || others.length > 0) throw new CliError('failed', `${found.length === 0 ? 'no pin is' : `${found.length} pins are`} named ${name}`, '`npx cpt gc pins` lists them.')
   await release(store, only)
@@ -63,7 +63,7 @@ const commitNamed = async (store: ArtifactStore, named: string): Promise<Named |
 }
 
 const runNamed = async (config: Config, store: ArtifactStore, named: string): Promise<Named> => {
-  const report = (await reportedRuns(config.reportsDir)).find((r) => r.workflowId === named || r.workflowId === runWorkflowId(named))
+  const report = (await reportedRuns(config.reportsDir)).find((r) => idsMeant(named).includes(r.workflowId))
   const remembered = await runRemembered(config, store, named).catch((error: unknown) => {
     if (report !== undefined && error instanceof CliError) return null // no server answers, or it has forgotten the run
     throw error

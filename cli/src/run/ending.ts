@@ -1,10 +1,14 @@
 import { setTimeout as sleep } from 'node:timers/promises'
 import { openStore } from '@cpt/activities/artifact-store/open-store'
 import type { Config } from '@cpt/activities/config'
+import { ArtifactRef } from '@cpt/contracts/artifact'
 import { CptRunResult } from '@cpt/contracts/cpt-run'
-import { CliError, messageOf } from '../cli-error.ts'
+import { SweepVerdict } from '@cpt/contracts/sweep'
+import { z } from 'zod'
+import { CliError, exitCodes, messageOf } from '../cli-error.ts'
 import { runPage, type Session } from '../connect.ts'
 import { plainText } from '../plain-text.ts'
+import { verdictWords } from '../sweep/verdict-words.ts'
 import { benchmarkTable, changeTable, timeTable } from './results.ts'
 import type { Ending } from './watch.ts'
 import { quantity } from './words.ts'
@@ -30,6 +34,8 @@ const rootOf = (error: unknown): Error => {
   return root
 }
 
+const SweepEnd = z.object({ state: z.enum(['complete', 'needs-attention', 'unchanged']), verdict: SweepVerdict, verdictRef: ArtifactRef, report: z.string().nullable() })
+
 /** Prints how a run ended: tables, verdict, model and report. Throws a CliError when it failed. */
 export const tellEnding = async (session: Session, config: Config, workflowId: string, ending: Exclude<Ending, { how: 'interrupted' }>): Promise<void> => {
   const print = (text: string) => void process.stdout.write(`${text}\n`)
@@ -41,6 +47,15 @@ export const tellEnding = async (session: Session, config: Config, workflowId: s
     const root = rootOf(error)
     const type = 'type' in root && typeof root.type === 'string' ? root.type : ending.status.toLowerCase()
     throw new CliError(type === 'InvalidInput' ? 'usage' : 'failed', `${workflowId} ended as ${ending.status.toLowerCase()}: ${type}: ${messageOf(root)}`, page === null ? 'See docs/runbook.md for this type.' : `See docs/runbook.md for this type, and ${page}`)
+  }
+  const sweep = SweepEnd.safeParse(value)
+  if (sweep.success) {
+    const { state, verdict, verdictRef, report } = sweep.data
+    print(`\n${verdictWords(verdict)}\n\nsweep    ${state}\nverdict  ${plainText(verdictRef.uri)}, sha256 ${verdictRef.sha256}`)
+    if (report !== null) print(`report   ${plainText(report)}`)
+    if (page !== null) print(`page     ${page}`)
+    if (state === 'needs-attention') process.exitCode = exitCodes.failed
+    return
   }
   const parsed = CptRunResult.safeParse(value)
   if (!parsed.success) return print(`${workflowId} completed; its result: ${plainText(JSON.stringify(value))}`)

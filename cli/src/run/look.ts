@@ -29,11 +29,14 @@ const heartbeats = async (session: Session, description: WorkflowExecutionDescri
   const children = await Promise.all(
     (description.raw.pendingChildren ?? []).map(async ({ workflowId }) => {
       const child = await session.client.workflow.getHandle(workflowId ?? '').describe().catch(() => null)
-      return child === null ? [] : heartbeats(session, child, depth + 1)
+      return child === null ? [] : (await heartbeats(session, child, depth + 1)).map((live) => ({ ...live, key: `${nameWithin(workflowId ?? '', description.workflowId)}: ${live.key}` }))
     }),
   )
   return [...own, ...children.flat()]
 }
+
+/** What a child is called on the page of its parent: `trial-3` for sweep/x/trial-3. */
+const nameWithin = (child: string, parent: string): string => (child.startsWith(`${parent}/`) ? child.slice(parent.length + 1) : child)
 
 /** Asks once. Throws when the server cannot be asked. */
 export const look = async (session: Session, workflowId: string): Promise<Sight> => {

@@ -8,7 +8,7 @@ import { startDetached } from '../up/start-detached.ts'
 import { startUp } from '../up/start-up.ts'
 import { runningUp, type UpRecord } from '../up/up-record.ts'
 import { tellEnding } from './ending.ts'
-import { startRun } from './run.ts'
+import { start } from './start.ts'
 import { watch } from './watch.ts'
 
 export interface QuickstartFlags {
@@ -51,7 +51,7 @@ export const quickstart = async (flags: QuickstartFlags): Promise<void> => {
     const session = await connect(config, record)
     try {
       const workflowId = runWorkflowId(flags.preset)
-      await startRun(session, workflowId, { preset: flags.preset }, 'attach')
+      await start(session, 'cptRun', workflowId, { preset: flags.preset }, 'attach')
       say(`\n${workflowId}\nrun page ${runPage(session, workflowId) ?? 'none'}\nreports  ${record.reportsUrl}\n`)
       const ending = await watch(session, workflowId, flags.preset, cancel)
       if (ending.how === 'interrupted') {

@@ -1,10 +1,10 @@
 import { readdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { runWorkflowId } from '@cpt/contracts/ids'
 import { z } from 'zod'
 import { CliError } from '../cli-error.ts'
 import { readConfig } from '../config.ts'
 import { plainText } from '../plain-text.ts'
+import { idsMeant } from '../startable.ts'
 import { runningUp } from '../up/up-record.ts'
 
 const Written = z.object({ workflowId: z.string(), run: z.string(), folder: z.string(), startedAtMs: z.number(), verdict: z.string() })
@@ -32,7 +32,7 @@ export const report = async (named: string | undefined, flags: { state?: string 
     for (const w of reports) process.stdout.write(`${plainText(w.workflowId)}  ${new Date(w.startedAtMs).toISOString()}  ${plainText(w.verdict)}  ${words(w)[0]}\n`)
     return void process.stdout.write(`${reports.length === 0 ? `no reports in ${reportsDir} yet` : reportsDir}\n${served ?? 'not served at the moment; `npx cpt up` serves them'}\n`)
   }
-  const found = reports.find((w) => w.workflowId === named || w.workflowId === runWorkflowId(named))
+  const found = reports.find((w) => idsMeant(named).includes(w.workflowId))
   if (found === undefined) throw new CliError('failed', `${named} has no report in ${reportsDir}`, 'A run writes it when it ends; `cpt status` shows how far it is, `cpt report` lists those there are.')
   process.stdout.write(`${words(found).join('\n')}\n`)
 }

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { CliError } from '../cli-error.ts'
-import { readRunInput, setField } from './run-input.ts'
+import { readInput, setField } from './run-input.ts'
 
 let folder: string
 beforeEach(() => void (folder = mkdtempSync(join(tmpdir(), 'cpt-input-'))))
@@ -27,19 +27,25 @@ test('--set without a path, or with a poisoned one, is refused', () => {
 })
 
 test('a run is named by the flag, else by the file content, else by the file', () => {
-  expect(readRunInput(file('small.yaml', 'seed: 3\n'), [], undefined).name).toBe('small')
-  expect(readRunInput(file('b.json', '{"name": "inside"}'), [], undefined).name).toBe('inside')
-  expect(readRunInput(file('c.yaml', 'name: inside'), [], 'flag').name).toBe('flag')
-  expect(readRunInput(undefined, [], undefined).name).toBe('quickstart')
+  expect(readInput('cptRun', file('small.yaml', 'seed: 3\n'), [], undefined).name).toBe('small')
+  expect(readInput('cptRun', file('b.json', '{"name": "inside"}'), [], undefined).name).toBe('inside')
+  expect(readInput('cptRun', file('c.yaml', 'name: inside'), [], 'flag').name).toBe('flag')
+  expect(readInput('cptRun', undefined, [], undefined).name).toBe('quickstart')
+  expect(readInput('almrLrSweep', undefined, [], undefined).name).toBe('almr-lr')
 })
 
 test('every problem of an input is named by its path', () => {
-  const read = () => readRunInput(file('x.yaml', 'training: {peakLr: -1}\nseeed: 3\n'), ['seed=high'], undefined)
+  const read = () => readInput('cptRun', file('x.yaml', 'training: {peakLr: -1}\nseeed: 3\n'), ['seed=high'], undefined)
   expect(read).toThrow(/training\.peakLr/)
   expect(read).toThrow(/seed:/)
   expect(read).toThrow(/seeed: no such key/)
 })
 
+test('a sweep is read by its own schema', () => {
+  expect(readInput('almrLrSweep', file('x.yaml', 'grid: {seeds: [1]}'), ['run.seed=7', 'budgetGpuSeconds=null'], undefined)).toEqual({ name: 'x', grid: { seeds: [1] }, run: { seed: 7 }, budgetGpuSeconds: null })
+  expect(() => readInput('almrLrSweep', undefined, ['grid.almr=[1.5]', 'plan=[]'], undefined)).toThrow(/grid\.almr\.0: expected .*\n.*plan: no such key/)
+})
+
 test('a file that is no object is refused', () => {
-  expect(() => readRunInput(file('x.yaml', '- 1\n'), [], undefined)).toThrow(/expected an object of fields, got a list/)
+  expect(() => readInput('cptRun', file('x.yaml', '- 1\n'), [], undefined)).toThrow(/expected an object of fields, got a list/)
 })

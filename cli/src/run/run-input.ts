@@ -1,10 +1,10 @@
 import { readFileSync } from 'node:fs'
 import { basename } from 'node:path'
-import { CptRunInput } from '@cpt/contracts/cpt-run'
-import { problemsOf } from '@cpt/contracts/parse-input'
+import { checkInput } from '@cpt/contracts/parse-input'
 import { Name } from '@cpt/contracts/units'
 import { parse } from 'yaml'
 import { CliError, messageOf } from '../cli-error.ts'
+import { startable, type InputOf, type Startable } from '../startable.ts'
 
 type Fields = Record<string, unknown>
 
@@ -43,16 +43,14 @@ export const setField = (input: Fields, assignment: string): Fields => {
 }
 
 /** The input as given, checked here already so that a typo needs no server; the workflow checks it again. */
-export const readRunInput = (file: string | undefined, sets: readonly string[], name: string | undefined): CptRunInput & { name: string } => {
+export const readInput = <T extends Startable>(type: T, file: string | undefined, sets: readonly string[], name: string | undefined): InputOf<T> & { name: string } => {
   const fields = sets.reduce(setField, file === undefined ? {} : readInputFile(file))
-  const fromFile = file === undefined ? 'quickstart' : basename(file).replace(/\.(ya?ml|json)$/i, '')
-  const runName = name ?? fields['name'] ?? fromFile
-  const input = { ...fields, name: runName }
-  const parsed = CptRunInput.safeParse(input)
-  if (!parsed.success) {
-    const problems = problemsOf(parsed.error, input)
-    const lines = problems.map((p) => `  ${p.path}: ${p.expected === 'no such key' ? p.expected : `expected ${p.expected.replace(/^expected /, '')}`}, got ${p.got}`)
-    throw new CliError('usage', `${problems.length === 1 ? 'a problem' : `${problems.length} problems`} in the input:\n${lines.join('\n')}`, '`cpt schema` prints what is expected.')
+  const fromFile = file === undefined ? startable[type].presetName : basename(file).replace(/\.(ya?ml|json)$/i, '')
+  const input = { ...fields, name: name ?? fields['name'] ?? fromFile }
+  const { problems } = checkInput(startable[type].input, input)
+  if (problems !== null) {
+    const lines = problems.map((p) => `  ${p.path}: ${p.expected === 'no such key' ? p.expected : `expected ${p.expected}`}, got ${p.got}`)
+    throw new CliError('usage', `${problems.length === 1 ? 'a problem' : `${problems.length} problems`} in the input:\n${lines.join('\n')}`, `\`cpt schema ${type}\` prints what is expected.`)
   }
-  return { ...(input as CptRunInput), name: Name.parse(runName) }
+  return { ...(input as InputOf<T>), name: Name.parse(input.name) }
 }

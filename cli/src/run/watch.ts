@@ -30,8 +30,15 @@ const tellNews = (sight: Sight, told: Set<string>, on: Screen, parked: (p: RunPr
     told.add(id)
     on.print(parked(p))
   }
+  for (const w of progress.waits ?? []) {
+    const id = `${w.workflowId} ${w.stage} park ${w.park}`
+    if (told.has(id)) continue
+    told.add(id)
+    on.print(parkedWords({ ...w, logTail: [], sinceMs: 0 }, w.workflowId, null))
+  }
   const running = live.length > 0 ? live.map(liveWords) : progress.stages.filter((s) => s.state === 'running').map((s) => s.key)
-  const waiting = progress.parked.length > 0 ? [`${progress.parked.length} waiting for a decision`] : []
+  const numWaiting = progress.parked.length + (progress.waits ?? []).length
+  const waiting = numWaiting > 0 ? [`${numWaiting} waiting for a decision`] : []
   on.status([...(progress.paused ? ['paused'] : []), ...running, ...waiting].join('  |  ') || progress.current)
 }
 
