@@ -1,7 +1,7 @@
 /**
  * `npm run bench:sweep`: 18 trials of the sample sweep by `almrLrSweep`, by Optuna and by Ray Tune with the same training
- * function, then each killed half-way. Prints and writes test/bench/results/sweep.json; docs/benchmarks.md says how it is
- * measured. `-- --quick`: two trials, nothing written. `-- --only ours,optuna,ray`, `-- --part wall,kills`: some of it.
+ * function, then each killed half-way. Prints and writes test/bench/results/sweep.json and the table of docs/benchmarks.md,
+ * which says how it is measured. `-- --quick`: three trials, nothing written. `-- --only ours,optuna,ray`, `-- --part wall,kills`: some of it.
  */
 import { cp, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -22,6 +22,8 @@ interface SweepRow extends BenchRow {
 }
 
 const results = new URL('results/sweep.json', import.meta.url)
+const page = new URL('../../docs/benchmarks.md', import.meta.url)
+const between = /(<!-- sweep table -->\n)[^]*?(<!-- end -->)/
 const parallel = 2
 const mostSeconds = 480
 const mostIdle = 0.1
@@ -39,9 +41,9 @@ const peers = (['optuna', 'ray'] as const).filter((name) => sides.has(name))
 
 const input: AlmrLrSweepInput = {
   name: 'bench', owner: 'bench', parallel, whenUnchanged: 'sweep',
-  grid: values.quick ? { almr: [0.5], peakLrs: [0.001], seeds: [1] } : { almr: [0.25, 0.5] },
+  grid: values.quick ? { almr: [0.25, 0.5], peakLrs: [0.001], seeds: [1] } : { almr: [0.25, 0.5] },
 }
-const numTrials = values.quick ? 2 : 18
+const numTrials = values.quick ? 3 : 18
 
 const say = (text: string): void => void process.stdout.write(`${new Date().toISOString().slice(11, 19)} ${text}\n`)
 const rounded = (value: number): number => Number(value.toFixed(3))
@@ -63,22 +65,24 @@ const reportWall = (ours: SweepRun, theirs: readonly SweepRun[]): void => {
     const { largest, otherBits } = compare(ours, run)
     add({ measure: `${numTrials} trials beside ${run.driver}`, ours: wall, peer: wallSeconds(run), peerName: run.driver, unit: 's', goal: '<= the peer', holds: wall <= wallSeconds(run), profile: profileIf(wall > wallSeconds(run), ours, run) })
     add({ measure: `idle share beside ${run.driver}`, ours: idle, peer: idleShare(run, parallel), peerName: run.driver, unit: 'of the time', goal: 'printed', holds: true })
-    add({ measure: `models with other bits than ${run.driver}'s; largest difference of a loss ${largest} nats/token`, ours: otherBits, peer: 0, peerName: run.driver, unit: `of ${numTrials} trials`, goal: '0', holds: otherBits === 0 && largest === 0 })
+    add({ measure: `models with other bits than ${run.driver}'s`, ours: otherBits, peer: null, peerName: null, unit: `of ${numTrials}`, goal: '0', holds: otherBits === 0 })
+    add({ measure: `largest difference of a validation loss from ${run.driver}'s`, ours: largest, peer: null, peerName: null, unit: 'nats/token', goal: '0', holds: largest === 0 })
   }
 }
 const profileIf = (missed: boolean, ...runs: SweepRun[]): SweepRow['profile'] => (missed ? Object.fromEntries(runs.map((r) => [r.driver, profile(r, parallel)])) : null)
 
+/** What SIGKILL half-way cost. A peer has one form of it, the driver and all it started, which is beside both of ours. */
 const reportLoss = (ours: Loss, theirs: readonly Loss[], undisturbed: ReadonlyMap<string, number>, interval: number): void => {
   const most = (l: Loss): number => Math.max(0, ...l.tokensTwice)
-  const extra = (l: Loss): number => l.wallSeconds - (undisturbed.get(l.driver) ?? Number.NaN)
+  const extra = (l: Loss): number | null => (undisturbed.has(l.driver) ? l.wallSeconds - undisturbed.get(l.driver)! : null)
   const peersOrNone = theirs.length === 0 ? [null] : theirs
   for (const peer of peersOrNone) {
-    const of = `kill -9 of ${ours.how}${peer === null ? '' : ` beside ${peer.driver}: kill -9 of ${peer.how}`}`
-    const beside = (value: (l: Loss) => number): Pick<BenchRow, 'ours' | 'peer' | 'peerName'> => ({ ours: value(ours), peer: peer === null ? null : value(peer), peerName: peer?.driver ?? null })
-    add({ measure: `${of}: most tokens that a trial trained twice`, ...beside(most), unit: 'tokens', goal: `<= one checkpoint interval, ${interval} tokens`, holds: most(ours) <= interval })
-    add({ measure: `${of}: trials that began anew`, ...beside((l) => l.trialsFromZero), unit: 'trials', goal: '0', holds: ours.trialsFromZero === 0 })
-    add({ measure: `${of}: trials run again that were over`, ...beside((l) => l.trialsAgain), unit: 'trials', goal: '0', holds: ours.trialsAgain === 0 })
-    if (undisturbed.has('ours')) add({ measure: `${of}: seconds more than undisturbed`, ...beside(extra), unit: 's', goal: 'printed', holds: true })
+    const row = (what: string): string => `${ours.how} killed: ${what}${peer === null ? '' : `, beside ${peer.driver}`}`
+    const beside = (value: (l: Loss) => number | null): Pick<BenchRow, 'ours' | 'peer' | 'peerName'> => ({ ours: value(ours) ?? 0, peer: peer === null ? null : value(peer), peerName: peer?.driver ?? null })
+    add({ measure: row('most tokens that a trial trained twice'), ...beside(most), unit: 'tokens', goal: `<= one checkpoint interval, ${interval} tokens`, holds: most(ours) <= interval })
+    add({ measure: row('trials that began anew'), ...beside((l) => l.trialsFromZero), unit: `of ${ours.tokensTwice.length} in training`, goal: '0', holds: ours.trialsFromZero === 0 && ours.tokensTwice.length > 0 })
+    add({ measure: row('trials run again that were over'), ...beside((l) => l.trialsAgain), unit: 'trials', goal: '0', holds: ours.trialsAgain === 0 })
+    add({ measure: row('seconds more than undisturbed'), ...beside(extra), unit: 's', ratio: null, goal: 'printed', holds: true })
   }
 }
 
@@ -115,8 +119,8 @@ const bench = async (system: System, folder: string): Promise<void> => {
     const theirs: SweepRun[] = []
     for (const name of peers) {
       say(`${titleOf[name]}: ${numTrials} trials`)
-      const { run, commandSeconds } = await peerOnce(caseOf(name, 'wall'))
-      say(`${titleOf[name]}: ${wallSeconds(run).toFixed(1)} s of trials, ${commandSeconds.toFixed(1)} s the whole command`)
+      const { run, commandSeconds, begun } = await peerOnce(caseOf(name, 'wall'))
+      say(`${titleOf[name]}: ${wallSeconds(run).toFixed(1)} s of trials, ${commandSeconds.toFixed(1)} s the whole command; ${begun} trials begun`)
       undisturbed.set(run.driver, wallSeconds(run))
       theirs.push(run)
     }
@@ -135,7 +139,7 @@ const bench = async (system: System, folder: string): Promise<void> => {
       say(`ours: ${kill} killed half-way`)
       const { run, loss } = await sweepKilled(system, input, kill, numTrials, parallel)
       const { otherBits } = compare(ours.run, run)
-      add({ measure: `models with other bits after kill -9 of ${loss.how}`, ours: otherBits, peer: null, peerName: null, unit: `of ${numTrials} trials`, goal: '0', holds: otherBits === 0 })
+      add({ measure: `${loss.how} killed: models with other bits`, ours: otherBits, peer: null, peerName: null, unit: `of ${numTrials}`, goal: '0', holds: otherBits === 0 })
       reportLoss(loss, losses, undisturbed, interval)
     }
     for (const { driver, how, ...numbers } of losses) say(`${driver}, ${how}: ${JSON.stringify(numbers)}`)
@@ -146,7 +150,16 @@ const bench = async (system: System, folder: string): Promise<void> => {
 const write = async (): Promise<void> => {
   const before = JSON.parse(await readFile(results, 'utf8').catch(() => '[]')) as SweepRow[]
   const fresh = new Set(table.map((r) => r.measure))
-  await writeFile(results, `${JSON.stringify([...before.filter((r) => !fresh.has(r.measure)), ...table], null, 2)}\n`)
+  const rows = [...before.filter((r) => !fresh.has(r.measure)), ...table]
+  await writeFile(results, `${JSON.stringify(rows, null, 2)}\n`)
+  const text = await readFile(page, 'utf8')
+  if (!between.test(text)) throw new Error('docs/benchmarks.md has no place for the table: expected <!-- sweep table --> and <!-- end -->')
+  await writeFile(page, text.replace(between, (_all, from: string, to: string) => `${from}${tableOf(rows)}\n${to}`))
+}
+
+const tableOf = (rows: readonly SweepRow[]): string => {
+  const lines = rows.map((r) => `| ${[r.measure, `${r.ours} ${r.unit}`, r.goal, r.holds ? 'yes' : '**no**', r.peerName === null ? '' : `${r.peerName}: ${r.peer ?? '?'}${r.ratio === null ? '' : `, ratio ${r.ratio}`}`].join(' | ')} |`)
+  return ['| measure | ours | goal | holds | beside it |', '|---|---:|---|---|---|', ...lines].join('\n')
 }
 
 const folder = await mkdtemp(join(tmpdir(), 'cpt-sweep-'))

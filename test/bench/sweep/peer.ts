@@ -39,13 +39,14 @@ type Event<E extends Line['event']> = Extract<Line, { event: E }>
 const only = <E extends Line['event']>(lines: readonly Line[], event: E): Event<E>[] => lines.filter((l): l is Event<E> => l.event === event)
 
 /** One sweep; its clock runs from the first trial's first act, so that no import and no start of Ray counts, to the last one's being told. `commandSeconds` is all of it. */
-export const peerOnce = async (peer: PeerCase): Promise<{ run: SweepRun; commandSeconds: number }> => {
+export const peerOnce = async (peer: PeerCase): Promise<{ run: SweepRun; commandSeconds: number; begun: number }> => {
   await setUp(peer)
   const before = performance.now()
   const driver = await start(peer, 1)
   await driver.ended
   const commandSeconds = (performance.now() - before) / 1000
-  return { run: runOf(peer, await linesOf(peer), null), commandSeconds }
+  const lines = await linesOf(peer)
+  return { run: runOf(peer, lines, null), commandSeconds, begun: only(lines, 'start').length }
 }
 
 /** The same with the driver and all it started ended by SIGKILL half-way, and the very same command again. */
@@ -57,8 +58,8 @@ export const peerKilled = async (peer: PeerCase, parallel: number): Promise<{ ru
   void driver.ended.catch(() => undefined).finally(() => over.abort())
   for (;;) {
     const done = new Set(only(await linesOf(peer), 'end').map((l) => l.index)).size
-    if (done >= Math.floor(numTrials / 2) && (await inTraining(peer)).length >= Math.min(parallel, numTrials - done)) break
-    if (over.signal.aborted) throw new Error(`${peer.name}: over before it could be killed; see ${join(peer.work, 'output.log')}`)
+    if (done >= numTrials / 2 && done < numTrials && (await inTraining(peer)).length >= Math.min(parallel, numTrials - done)) break
+    if (done === numTrials || over.signal.aborted) throw new Error(`${peer.name}: over before it could be killed; see ${join(peer.work, 'output.log')}`)
     await sleep(200)
   }
   await driver.kill()
