@@ -1,10 +1,11 @@
 import { BarChart, CustomChart, LineChart, ScatterChart } from 'echarts/charts'
-import { GridComponent, MarkLineComponent } from 'echarts/components'
+import { GridComponent, MarkLineComponent, TitleComponent } from 'echarts/components'
 import { init, use, type EChartsCoreOption } from 'echarts/core'
+import { LabelLayout } from 'echarts/features'
 import { SVGRenderer } from 'echarts/renderers'
 import { h, trusted, type Html } from './html.ts'
 
-use([BarChart, LineChart, ScatterChart, CustomChart, GridComponent, MarkLineComponent, SVGRenderer])
+use([BarChart, LineChart, ScatterChart, CustomChart, GridComponent, MarkLineComponent, TitleComponent, LabelLayout, SVGRenderer])
 
 /** Colours are variables of the page, so one picture serves light, dark and print. */
 export const ink = { text: 'var(--ink)', soft: 'var(--soft)', line: 'var(--line)', good: 'var(--good)', bad: 'var(--bad)', warn: 'var(--warn)', accent: 'var(--c1)', paper: 'var(--paper)' }

@@ -21,14 +21,20 @@ const palette = [
   ['c8', '#70757e', '#9ca2ab'],
 ] as const
 
-const colours = (column: 1 | 2): string => palette.map((p) => `--${p[0]}:${p[column]}`).join(';')
+type Palette = readonly (readonly [name: string, light: string, dark: string])[]
 
-export const style = `
-:root{color-scheme:light;${colours(1)}}
+/** Rules that set variables to their light or dark value: by the reader's system, by the page's switch; print is light. */
+export const themed = (of: Palette): string => {
+  const colours = (column: 1 | 2): string => of.map((p) => `--${p[0]}:${p[column]}`).join(';')
+  return `:root{color-scheme:light;${colours(1)}}
 @media (prefers-color-scheme:dark){:root:not([data-theme=light]){color-scheme:dark;${colours(2)}}}
 :root[data-theme=dark]{color-scheme:dark;${colours(2)}}
 @media print{:root,:root[data-theme]{color-scheme:light;${colours(1)}}}
-*{box-sizing:border-box}
+`
+}
+
+export const style = `
+${themed(palette)}*{box-sizing:border-box}
 html{scroll-behavior:smooth;scroll-padding-top:1.5rem}
 body{margin:0;background:var(--paper);color:var(--ink);font:15px/1.55 ui-sans-serif,system-ui,-apple-system,"Segoe UI","Noto Sans","Helvetica Neue",Arial,"PingFang SC","Hiragino Sans GB","Microsoft YaHei","Noto Sans CJK SC",sans-serif;text-rendering:optimizeLegibility}
 .page{max-width:1330px;margin:0 auto;padding:0 1.5rem 5rem;display:grid;grid-template-columns:150px minmax(0,1fr);gap:0 2.5rem}

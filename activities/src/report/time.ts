@@ -24,7 +24,8 @@ ${note('A line knows when it began and how long its job ran; its waiting is draw
   return { id: 'time', title: 'Time by stage', body }
 }
 
-const gantt = (lines: readonly StageLine[], startMs: number): Html => {
+/** What ran when; of many lines the longest. */
+export const gantt = (lines: readonly StageLine[], startMs: number): Html => {
   const inOrder = [...lines].sort((a, b) => a.startedAtMs - b.startedAtMs)
   const longest = new Set([...lines].sort((a, b) => b.seconds - a.seconds).slice(0, maxRows))
   const shown = inOrder.filter((l) => longest.has(l))

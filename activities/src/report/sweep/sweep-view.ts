@@ -11,7 +11,7 @@ export interface Losses {
 }
 
 export interface Trial extends TrialOutcome {
-  /** Its page in the Temporal UI; null where no UI is known. */
+  /** Its page in the Temporal UI; null where no UI is known, and of a trial that never began. */
   page: string | null
   losses: Losses
 }
@@ -52,14 +52,12 @@ export interface SweepView {
 export type PageOf = (workflowId: string) => string | null
 
 export const sweepViewOf = (request: SweepReportRequest, source: ReportSource, pageOf: PageOf): SweepView => {
-  const trials = [...request.trials].sort((a, b) => a.index - b.index).map((t): Trial => ({ ...t, page: pageOf(t.workflowId), losses: lossesOf(t.measurement) }))
+  const trials = [...request.trials].sort((a, b) => a.index - b.index).map((t): Trial => ({ ...t, page: t.status === 'unstarted' ? null : pageOf(t.workflowId), losses: lossesOf(t.measurement) }))
   const base = lossesOf(request.verdict?.base ?? request.base)
   const bound = base.retained + finite(request.resolved.sweep.choice.retentionToleranceNats)
   const cells = cellsOf(request, trials, bound)
   return { request, source, trials, cells, almrs: ascending(cells.map((c) => c.almr)), peakLrs: ascending(cells.map((c) => c.peakLr)), base, bound, chosen: cells.find((c) => c.isChosen) ?? null }
 }
-
-export const cellAt = (view: SweepView, almr: number, peakLr: number): Cell | null => view.cells.find((c) => c.almr === almr && c.peakLr === peakLr) ?? null
 
 /** What JSON made null of, because it is no number, is none here either. */
 export const finite = (n: number | null | undefined): number => (typeof n === 'number' && Number.isFinite(n) ? n : Number.NaN)

@@ -1,4 +1,4 @@
-import { h, type Html } from '../html.ts'
+import { clip, h, type Html } from '../html.ts'
 import { count, fixed, rate } from '../numbers.ts'
 import type { Section } from '../page.ts'
 import { badge, note, table, type Column } from '../table.ts'
@@ -39,8 +39,8 @@ ${note('parked: it waits for a person, on its own page, by the update resolveFai
 
 export const statusBadge = (status: Trial['status']): Html => badge(status === 'done' ? 'plain' : status === 'failed' ? 'bad' : 'warn', status)
 
-/** The trial's page, or its workflow id where no UI is known. */
-export const runLink = (t: Trial): Html => (t.page === null ? h`<code>${t.workflowId}</code>` : h`<a href="${t.page}">${t.workflowId}</a>`)
+/** The trial's page, or its workflow id where no UI is known; one that never began has neither. */
+export const runLink = (t: Trial): Html => (t.status === 'unstarted' ? h`–` : t.page === null ? h`<code>${t.workflowId}</code>` : h`<a class="run" href="${t.page}" title="${t.workflowId}">${clip(t.workflowId.slice(t.workflowId.lastIndexOf('/') + 1) || 'run', 24)}</a>`)
 
 const identity: Column<Trial>[] = [
   { head: '#', numeric: true, cell: (t) => t.index },
