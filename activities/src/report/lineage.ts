@@ -23,6 +23,8 @@ ${table(
   ],
   artifacts(view),
 )}
+${ledHere(view)}
+${ledTo(view)}
 ${details(
   'Fingerprints of every stage, in full',
   table<StageLine>(
@@ -51,6 +53,34 @@ ${exported === null ? '' : h`<li><div>exported model<small>${plural(exported.fil
 ${view.request.modelPath === null ? h`<p>No model was exported.</p>` : h`<p>The model lies at <code>${view.request.modelPath}</code>.</p>`}`
 }
 
+/** What led to the run before it began, as the verdict of a sweep. */
+const ledHere = ({ request: { spec } }: View): Html =>
+  spec.lineage === undefined || spec.lineage.length === 0
+    ? h``
+    : h`<h3>What led to this run</h3>${table(
+        [
+          { head: 'What', cell: (l) => l.what },
+          { head: 'Where', code: true, cell: (l) => shortUri(l.uri) },
+          { head: 'sha256', cell: (l) => h`<code title="${l.sha256}">${digest(l.sha256)}</code>` },
+        ],
+        spec.lineage,
+      )}`
+
+/** What the run was started on account of: the verdict of a sweep, its confirmation, who approved. */
+const ledTo = (view: View): Html | string => {
+  const { lineage = [] } = view.request.spec
+  if (lineage.length === 0) return ''
+  return h`<h3>What led to this run</h3>
+${table(
+  [
+    { head: 'What', cell: (l) => l.what },
+    { head: 'Where', code: true, cell: (l) => l.uri },
+    { head: 'sha256', cell: (l) => h`<code title="${l.sha256}">${digest(l.sha256)}</code>` },
+  ],
+  lineage,
+)}`
+}
+
 const artifacts = (view: View): [string, ArtifactRef][] => {
   const { resolved } = view.request
   const corpus = resultOf(view, 'ingest', ingest)
@@ -59,6 +89,7 @@ const artifacts = (view: View): [string, ArtifactRef][] => {
   const named: [string, ArtifactRef | undefined][] = [
     ['Base model', resolved.base],
     ['Tokenizer', resolved.tokenizer],
+    ['Scorer of the corpus', resolved.scorer],
     ...resolved.sources.map((s): [string, ArtifactRef] => [`Source ${s.name}`, s.file]),
     ...resolved.benchmarks.map((b): [string, ArtifactRef] => [`Benchmark ${b.name}`, b.items]),
     ['Corpus', corpus?.corpus],

@@ -130,3 +130,12 @@ test('restarts are marked on the curve and told in words', () => {
   expect(page).toContain('restart (1)')
   expect(textOf(page)).toContain('attempt 2 went on from step 60')
 })
+
+test('what led to a run, as the verdict of a sweep, stands in its lineage', () => {
+  const { request, source } = sampleRun()
+  const page = renderReport({ ...request, spec: { ...request.spec, lineage: [{ what: 'verdict of <b>the</b> sweep', uri: `store:${'c'.repeat(64)}/verdict.json`, sha256: 'd'.repeat(64) }] } }, source)
+  expect(textOf(page)).toContain('What led to this run')
+  expect(page).toContain('verdict of &lt;b&gt;the&lt;/b&gt; sweep')
+  expect(page).toContain('d'.repeat(64))
+  expect(textOf(render({ request, source }))).not.toContain('What led to this run')
+})
