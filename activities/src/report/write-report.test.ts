@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import type { ArtifactRef } from '@cpt/contracts/artifact'
 import { afterEach, beforeEach, expect, test } from 'vitest'
+import { reportedRuns } from '../gc/reports.ts'
 import { folderOf } from './report-folder.ts'
 import { sampleRun } from './sample-run.fixture.ts'
 import { writeReport } from './write-report.ts'
@@ -31,6 +32,16 @@ test('a page and a summary are written, and nothing else is left', async () => {
   expect(await readFile(path, 'utf8')).toContain('Training loss and learning rate')
   const summary: unknown = JSON.parse(await readFile(join(reportsDir, folderOf(run.request), 'run.json'), 'utf8'))
   expect(summary).toMatchObject({ format: 'cpt-report/1', verdict: 'pass', tokens: 1_228_800, workflowId: 'cpt/quickstart', fingerprints: [...run.source.records.keys()], decisions: run.request.decisions.map((d) => d.uri) })
+})
+
+test('what led to a run stands in its lineage, and is kept with it', async () => {
+  const run = sampleRun()
+  const verdict = 'c'.repeat(64)
+  run.request.spec.lineage = [{ what: 'verdict of the sweep', uri: `store:${verdict}/verdict.json`, sha256: 'd'.repeat(64) }, { what: 'approval', uri: 'decisions/f00d/approval-1.json', sha256: 'e'.repeat(64) }]
+  const { path } = await writeReport({ store: storeOf(run), config: { reportsDir, reportsUrl: null } })(run.request)
+  expect(await readFile(path, 'utf8')).toMatch(/What led to this run[^]*verdict of the sweep[^]*decisions\/f00d\/approval-1\.json/)
+  const [{ marks } = expect.fail('no report is listed')] = await reportedRuns(reportsDir)
+  expect([marks.fingerprints.has(verdict), marks.decisions.has('f00d')]).toEqual([true, true])
 })
 
 test('writing again replaces the page, and the address follows the configuration', async () => {

@@ -36,5 +36,6 @@ const summaryOf = (request: ReportRequest, source: ReportSource, folder: string)
     // what `cpt gc` keeps as long as the report is there
     fingerprints: [...source.records.keys()],
     decisions: request.decisions.map((d) => d.uri),
+    lineage: request.spec.lineage ?? [],
   }
 }

@@ -163,7 +163,7 @@ test('a grid of 51 × 50 cells is drawn whole, and what is left out is said', ()
   expect(textOf(text)).toContain('The first 3,000 of 5,100 trials are listed')
   expect(textOf(text)).toMatch(/\d+ of 5,100 trained trials are drawn/)
   expect(text.length).toBeLessThan(12e6)
-})
+}, 120_000)
 
 test('the curves of trials are drawn where they were found, and missed where not', () => {
   expect(textOf(page)).toContain('Training loss of each trial')
