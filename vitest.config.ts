@@ -10,7 +10,7 @@ export default defineConfig({
       {
         test: {
           name: 'unit',
-          include: [`${unitPackages}/src/**/*.test.ts`, 'infra/**/*.test.mjs', 'test/code-lock/**/*.test.ts'],
+          include: [`${unitPackages}/src/**/*.test.ts`, 'infra/**/*.test.mjs', 'test/code-lock/**/*.test.ts', 'test/bench/**/*.test.ts'],
           setupFiles: ['test/setup/fail-on-console.ts'],
           testTimeout: 20_000,
         },

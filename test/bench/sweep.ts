@@ -13,7 +13,7 @@ import { provideBenchPython } from '../../infra/bootstrap/bench-environment.mjs'
 import { startSystem, type System } from '../harness/system.ts'
 import type { BenchRow } from './row.ts'
 import { forgetTrials, prepare, sweepKilled, sweepOnce, trialStages, type TrialJobs } from './sweep/ours.ts'
-import { peerKilled, peerOnce, titleOf, type PeerCase, type PeerName } from './sweep/peer.ts'
+import { peerKilled, peerOnce, stopPeers, titleOf, type PeerCase, type PeerName } from './sweep/peer.ts'
 import { compare, idleShare, profile, wallSeconds, type Loss, type SweepRun } from './sweep/sweep-run.ts'
 
 /** A row with the seconds of each side's lanes, where the goal was missed. */
@@ -166,6 +166,7 @@ const folder = await mkdtemp(join(tmpdir(), 'cpt-sweep-'))
 const interrupted = new Promise<never>((_, reject) => {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => reject(new Error(`ended by ${signal}`)))
 })
+interrupted.catch(() => undefined)
 let system: System | null = null
 try {
   system = await startSystem({ settings: () => ({ CPT_WARM_IDLE_SECONDS: '7200' }) })
@@ -173,6 +174,7 @@ try {
   console.table(table.map(({ profile: _profile, ...row }) => row))
   if (!values.quick) await write()
 } finally {
+  await stopPeers()
   await system?.stop()
   await rm(folder, { recursive: true, force: true, maxRetries: 5 })
 }

@@ -1,4 +1,4 @@
-import { spawn, type ChildProcess } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { cp, mkdir, open, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
@@ -97,10 +97,12 @@ interface Driver {
   kill: () => Promise<void>
 }
 
-const running = new Set<ChildProcess>()
-process.on('exit', () => {
-  for (const child of running) if (child.pid !== undefined) signalGroup(child.pid, 'SIGKILL')
-})
+const running = new Set<Driver>()
+
+/** Ends the drivers that still run, and all that they started. */
+export const stopPeers = async (): Promise<void> => {
+  await Promise.all([...running].map((driver) => driver.kill()))
+}
 
 const start = async ({ name, python, config, work }: PeerCase, startNumber: number): Promise<Driver> => {
   const file = new URL(`${name}_driver.py`, import.meta.url).pathname
@@ -114,9 +116,8 @@ const start = async ({ name, python, config, work }: PeerCase, startNumber: numb
       RAY_worker_niceness: '0', RAY_AUTH_MODE: 'disabled', RAY_USAGE_STATS_ENABLED: '0', RAY_CHDIR_TO_TRIAL_DIR: '0', RAY_AIR_NEW_OUTPUT: '0', TUNE_DISABLE_AUTO_CALLBACK_LOGGERS: '1', TUNE_GLOBAL_CHECKPOINT_S: '1',
     },
   })
-  running.add(child)
   const gone = once(child, 'exit').then(async ([code]) => {
-    running.delete(child)
+    running.delete(driver)
     await log.close()
     return code as number | null
   })
@@ -130,7 +131,7 @@ const start = async ({ name, python, config, work }: PeerCase, startNumber: numb
     await rest()
     if (code !== 0) throw new Error(`${file} ended with ${code === null ? 'a signal' : `exit code ${code}`}; its last words:\n${(await readFile(join(work, 'output.log'), 'utf8')).slice(-4000)}`)
   })
-  return {
+  const driver: Driver = {
     ended,
     kill: async () => {
       ended.catch(() => undefined)
@@ -139,6 +140,8 @@ const start = async ({ name, python, config, work }: PeerCase, startNumber: numb
       await gone
     },
   }
+  running.add(driver)
+  return driver
 }
 
 const linesOf = async ({ work }: PeerCase): Promise<Line[]> => {

@@ -58,12 +58,16 @@ const laneMs = ({ beganMs, endedMs, spans, trials }: SweepRun, parallel: number)
   return total
 }
 
-/** Where the lanes' time went, in seconds: by stage of the trials, and none of them. */
+/** Where the lanes' time went, in seconds: by stage of the trials, and without a job of theirs before the first, between them and after the last. */
 export const profile = (run: SweepRun, parallel: number): Record<string, number> => {
-  const stages = [...new Set(run.spans.map((s) => s.stage))].sort()
-  const byStage = stages.map((stage): [string, number] => [stage, sum(run.spans.filter((s) => s.stage === stage).map(lengthMs)) / 1000])
-  const none = laneMs(run, parallel) / 1000 - sum(byStage.map(([, seconds]) => seconds))
-  return Object.fromEntries([...byStage, ['no job', none] as const].map(([name, seconds]) => [name, Number(seconds.toFixed(2))]))
+  const { beganMs, endedMs, spans, trials } = run
+  const stages = [...new Set(spans.map((s) => s.stage))].sort()
+  const byStage = stages.map((stage): [string, number] => [stage, sum(spans.filter((s) => s.stage === stage).map(lengthMs))])
+  const before = (Math.min(...spans.map((s) => s.fromMs)) - beganMs) * Math.min(parallel, trials.size)
+  const after = endedMs - Math.max(...spans.map((s) => s.toMs))
+  const between = laneMs(run, parallel) - before - after - sum(byStage.map(([, ms]) => ms))
+  const parts: [string, number][] = [...byStage, ['before the first job', before], ['between jobs', between], ['after the last job', after]]
+  return Object.fromEntries(parts.map(([name, ms]) => [name, Number((ms / 1000).toFixed(2))]))
 }
 
 /** Largest difference of any loss between two sweeps, in nats per token, and how many trials have other bits. Throws where one lacks a trial. */
