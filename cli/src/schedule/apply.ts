@@ -1,6 +1,8 @@
 import { randomUUID } from 'node:crypto'
 import { readdirSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Client, ScheduleDescription } from '@temporalio/client'
 import { CliError } from '../cli-error.ts'
 import { operator, readConfig } from '../config.ts'
 import { connect, type Session } from '../connect.ts'
@@ -57,38 +59,57 @@ interface Applied {
 }
 
 const triesAgainstOthers = 10
-const grpcStatus = { alreadyExists: 6, failedPrecondition: 9 } as const
+const alreadyExists = 6
+const settle = { everyMs: 200, patienceMs: 3_000 }
 const hasCode = (error: unknown, code: number): boolean => typeof error === 'object' && error !== null && 'code' in error && error.code === code
 
 /**
  * Creates or updates one schedule. What an operator decides (paused or not, and the note) goes on as it is: it is sent back
- * with the token of the moment it was read at, so that whoever pauses between the two is not overridden.
+ * with the token of the moment it was read at. The server passes over, in silence, an update that somebody overtook; so
+ * the schedule is looked at again until it is what the file says.
  */
 export const applySchedule = async (session: Session, file: string, schedule: ScheduleFile): Promise<Applied> => {
   const { client, namespace, taskQueue } = session
-  const { ScheduleNotFoundError } = await import('@temporalio/client')
   const desired = await desiredOf(client, taskQueue, schedule)
   const address = () => ({ namespace, scheduleId: schedule.id, identity: operator(), requestId: randomUUID() })
-  for (let n = 1; ; n++) {
-    const found = await client.schedule.getHandle(schedule.id).describe().catch((error: unknown) => {
-      if (error instanceof ScheduleNotFoundError) return null
-      throw error
-    })
-    try {
-      if (found === null) {
-        await client.workflowService.createSchedule({ ...address(), schedule: { ...desired, state: { notes: `made from ${plainText(file.split('/').at(-1) ?? file)}` } } })
-        return { what: 'created', changes: [], held: null }
+  const changes: string[] = []
+  for (let n = 1; n <= triesAgainstOthers; n++) {
+    const found = await described(client, schedule.id)
+    if (found === null) {
+      try {
+        await client.workflowService.createSchedule({ ...address(), schedule: { ...desired, state: { notes: `made from ${basename(file)}` } } })
+        return { what: 'created', changes, held: null }
+      } catch (error) {
+        if (!hasCode(error, alreadyExists)) throw error
+        continue
       }
-      const is = found.raw.schedule ?? {}
-      const changes = differences(await viewOf(client, is), await viewOf(client, desired))
-      const held = found.state.paused ? (found.state.note ?? '') : null
-      if (changes.length === 0) return { what: 'unchanged', changes, held }
-      await client.workflowService.updateSchedule({ ...address(), schedule: { ...desired, state: is.state ?? null }, conflictToken: found.raw.conflictToken ?? null })
-      return { what: 'changed', changes, held }
-    } catch (error) {
-      const overtaken = hasCode(error, grpcStatus.alreadyExists) || hasCode(error, grpcStatus.failedPrecondition)
-      if (!overtaken || n === triesAgainstOthers) throw error
     }
+    const is = found.raw.schedule ?? {}
+    const differ = differences(await viewOf(client, is), await viewOf(client, desired))
+    if (differ.length === 0) return { what: changes.length === 0 ? 'unchanged' : 'changed', changes, held: found.state.paused ? (found.state.note ?? '') : null }
+    changes.splice(0, changes.length, ...differ)
+    await client.workflowService.updateSchedule({ ...address(), schedule: { ...desired, state: is.state ?? null }, conflictToken: found.raw.conflictToken ?? null })
+    await becomes(client, schedule.id, desired)
+  }
+  throw new CliError('failed', `${schedule.id}: somebody else keeps changing it`, 'See who does, then apply again.')
+}
+
+const described = async (client: Client, id: string): Promise<ScheduleDescription | null> => {
+  const { ScheduleNotFoundError } = await import('@temporalio/client')
+  return await client.schedule.getHandle(id).describe().catch((error: unknown) => {
+    if (error instanceof ScheduleNotFoundError) return null
+    throw error
+  })
+}
+
+/** Waits until the schedule is what was sent, or for so long that it was passed over. */
+const becomes = async (client: Client, id: string, desired: Decided): Promise<void> => {
+  const wanted = await viewOf(client, desired)
+  const lateMs = performance.now() + settle.patienceMs
+  while (performance.now() < lateMs) {
+    const found = await described(client, id)
+    if (found === null || differences(await viewOf(client, found.raw.schedule ?? {}), wanted).length === 0) return
+    await sleep(settle.everyMs)
   }
 }
 
