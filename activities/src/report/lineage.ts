@@ -24,7 +24,6 @@ ${table(
   artifacts(view),
 )}
 ${ledHere(view)}
-${ledTo(view)}
 ${details(
   'Fingerprints of every stage, in full',
   table<StageLine>(
@@ -65,21 +64,6 @@ const ledHere = ({ request: { spec } }: View): Html =>
         ],
         spec.lineage,
       )}`
-
-/** What the run was started on account of: the verdict of a sweep, its confirmation, who approved. */
-const ledTo = (view: View): Html | string => {
-  const { lineage = [] } = view.request.spec
-  if (lineage.length === 0) return ''
-  return h`<h3>What led to this run</h3>
-${table(
-  [
-    { head: 'What', cell: (l) => l.what },
-    { head: 'Where', code: true, cell: (l) => l.uri },
-    { head: 'sha256', cell: (l) => h`<code title="${l.sha256}">${digest(l.sha256)}</code>` },
-  ],
-  lineage,
-)}`
-}
 
 const artifacts = (view: View): [string, ArtifactRef][] => {
   const { resolved } = view.request
