@@ -25,7 +25,7 @@ afterAll(() => rm(dir, { recursive: true }))
 
 const losses = { added: { perToken: 4, perByte: 2 }, retained: { perToken: 4, perByte: 1 } }
 const verdictOf = async (chosen: { almr: number; peakLr: number } | null) => {
-  const { sweep, run } = await resolveSweep(deps)({})
+  const { sweep, run } = await resolveSweep(deps)({ run: { corpus: { name: 'of-the-sweep' } } })
   const verdict: SweepVerdict = {
     format: 'cpt-sweep-verdict/1', chosen: chosen === null ? null : { ...chosen, ...losses }, ties: [], edges: [], cells: [], standardDeviation: { added: 0.01, retained: 0.01 }, base: losses, settings: sweep.choice, missing: [], words: [chosen === null ? 'Nothing is feasible' : 'Chosen'],
   }
@@ -47,6 +47,7 @@ test('the run on the target is that of the sweep at the chosen ALMR and the scal
   expect(run.spec).toMatchObject({ base: { model: 'samples:target/' }, training: { peakLr: 5e-4 }, plan: [{ name: 'transfer', tokens: 4 * proxy.sweep.tokensPerTrial, mixture: { languages: { zh: 0.25, en: 0.75 } } }] })
   expect(run.spec.training.minLr / run.spec.training.peakLr).toBeCloseTo(proxy.run.spec.training.minLr / proxy.run.spec.training.peakLr, 12)
   expect(run.sources).toEqual(proxy.run.sources)
+  expect(run.spec.corpus).toEqual(proxy.run.spec.corpus)
   expect(run.scorer).toEqual(proxy.run.base)
   expect(run.base.sha256).not.toBe(proxy.run.base.sha256)
   expect(run.parameters / proxy.run.parameters).toBeGreaterThan(3.5)

@@ -54,7 +54,9 @@ interface Wanted {
 const resolveTarget = async (deps: Pick<Deps, 'config' | 'store'>, { spec, trials, chosen, proxy, ofTarget }: Wanted): Promise<ResolvedRun> => {
   const base = proxy.spec
   if (ofTarget.training?.peakLr !== undefined) throw invalidInput([{ path: 'run.training.peakLr', expected: 'nothing: it is the chosen one × lrFactor', got: String(ofTarget.training.peakLr) }])
-  const merged = { ...transferSpec(base, trials, spec, chosen), name: spec.name, description: spec.description, owner: spec.owner, base: spec.target }
+  // the name is that of the sweep's corpus; a target may read other tokens of it
+  const { name: _name, ...corpus } = base.corpus
+  const merged = { ...transferSpec(base, trials, spec, chosen), name: spec.name, description: spec.description, owner: spec.owner, base: spec.target, corpus }
   const over = mergeDeep(merged, ofTarget)
   const learned = { almr: chosen.almr, peakLr: Math.min(1, chosen.peakLr * spec.lrFactor), seed: 0 }
   // the trials come before the run

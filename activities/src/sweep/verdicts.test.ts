@@ -50,9 +50,9 @@ test('a verdict is committed once with the trained models as parents, and what w
   expect((await deps().store.record(first.verdictRef.uri.slice(6, 70)))?.parents).toContain('a'.repeat(64))
 })
 
-test('the same sweep under another name, owner, budget or pace has been swept; another grid, base setting or tolerance has not', async () => {
+test('the same sweep under another name, owner, budget, pace or name of its corpus has been swept; another grid, base setting or tolerance has not', async () => {
   const verdictRef = await keep({ name: 'monday' }, [trial(0, 'done')])
-  for (const same of [{ name: 'tuesday' }, { owner: 'ann', description: 'x' }, { budgetGpuSeconds: 7, expectedGpuSeconds: 1, parallel: 9 }, { parkedTrials: 'leave', whenUnchanged: 'end' }, { run: { name: 'other', placement: { data: { threads: 4 } } } }] satisfies AlmrLrSweepInput[]) expect((await found(same))?.verdictRef).toEqual(verdictRef)
+  for (const same of [{ name: 'tuesday' }, { owner: 'ann', description: 'x' }, { budgetGpuSeconds: 7, expectedGpuSeconds: 1, parallel: 9 }, { parkedTrials: 'leave', whenUnchanged: 'end' }, { run: { name: 'other', placement: { data: { threads: 4 } } } }, { run: { corpus: { name: 'web' } } }] satisfies AlmrLrSweepInput[]) expect((await found(same))?.verdictRef).toEqual(verdictRef)
   for (const other of [{ grid: { almr: [0.3] } }, { tokensPerTrial: 65_536 * 4 }, { choice: { retentionToleranceNats: 0.1 } }, { run: { corpus: { dedup: { jaccard: 0.5 } } } }] satisfies AlmrLrSweepInput[]) expect(await found(other)).toBeNull()
 })
 

@@ -87,8 +87,8 @@ const fileAt = async (store: Deps['store'], ref: ArtifactRef): Promise<VerdictFi
 /** Where sweeps of the same content are put down: all that decides what a trial is and how one is chosen, and nothing else. */
 const folderOf = ({ sweep, run }: ResolvedSweep): string => {
   const { name: _name, description: _words, owner: _owner, parallel: _parallel, budgetGpuSeconds: _budget, expectedGpuSeconds: _expected, parkedTrials: _parked, whenUnchanged: _unchanged, ...swept } = sweep
-  const { name: _run, description: _of, owner: _by, placement: _placement, ...spec } = run.spec
-  return `sweeps/${sha256(canonical({ choice, swept, spec, files: [run.base, run.tokenizer, ...run.sources.map((s) => s.file), ...run.benchmarks.map((b) => b.items)].map((f) => f.sha256) }))}/`
+  const { name: _run, description: _of, owner: _by, placement: _placement, corpus: { name: _corpus, ...corpus }, ...spec } = run.spec
+  return `sweeps/${sha256(canonical({ choice, swept, spec: { ...spec, corpus }, files: [run.base, run.tokenizer, ...run.sources.map((s) => s.file), ...run.benchmarks.map((b) => b.items)].map((f) => f.sha256) }))}/`
 }
 
 const isOpen = async (client: Deps['client'], workflowId: string): Promise<boolean> => {
