@@ -40,7 +40,7 @@ const begin = (system: System, type: 'almrLrSweep' | 'modelTransfer', input: unk
 const withoutSaves = (seed: number): AlmrLrSweepInput =>
   pair({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [seed] }, parallel: 1, tokensPerTrial: 40 * batch, run: { ...smallSweep().run, placement: { train: { threads: 1, batchTokens: batch, checkpointEverySteps: 1000 } } } })
 const trainingSteps = (system: System, jobs: number) =>
-  until(`${jobs} trainings to take steps`, async () => (await jobsIn(system.storeDir)).filter((j) => j.isRunning && (j.beat?.step ?? 0) >= 1).length >= jobs, 300)
+  until(`${jobs} trainings to take steps`, async () => (await jobsIn(system.storeDir)).filter((j) => j.isRunning && (j.beat?.step ?? 0) >= 1).length >= jobs, 600)
 const asksForApproval = (run: RunHandle) => until(`${run.workflowId} to ask for approval`, async () => (await run.query<RunProgress>('progress')).asks ?? null, 600)
 const verdictOf = async (system: System): Promise<ModelTransferInput['verdict']> => ((await (await begin(system, 'almrLrSweep', pair())).result()) as unknown as AlmrLrSweepResult).verdictRef
 const transferOf = async (system: System, over: ModelTransferInput = {}): Promise<RunHandle> =>
@@ -79,7 +79,7 @@ const sweeping: Scenario[] = [
     name: 'sweep-cancelled',
     also: { 'trial-cancelled': 'trial-0' },
     play: async (system) => {
-      const sweep = await begin(system, 'almrLrSweep', pair({ ...endless, run: { ...smallSweep().run, seed: 3 } }))
+      const sweep = await begin(system, 'almrLrSweep', pair({ ...endless, grid: { almr: [0.5], peakLrs: [1e-3], seeds: [3] } }))
       await trainingSteps(system, 2)
       await sweep.cancel()
       return await atTheEnd(sweep)

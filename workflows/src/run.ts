@@ -145,7 +145,8 @@ export const openRun = (kind: string, before?: Pick<Run, 'progress' | 'decisions
     },
     ask: (what) => parking.park({ ...what, ...explain(what.type), logTail: [] }, null),
     show: (key, line) => {
-      Object.assign(progress.stages.find((s) => s.key === key) ?? begin(progress, key, line.stage), line)
+      const shown = Object.assign(progress.stages.find((s) => s.key === key) ?? begin(progress, key, line.stage), line)
+      if (shown.state !== 'running') finish(shown)
       changed()
     },
     asks: (asked) => {
