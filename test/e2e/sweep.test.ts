@@ -24,7 +24,7 @@ const batch = 4096
 const longSweep = (seed: number, over: AlmrLrSweepInput = {}): AlmrLrSweepInput => smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [seed] }, tokensPerTrial: 40 * batch, ...over })
 
 /** No test waits for their end. */
-const endless: AlmrLrSweepInput = { tokensPerTrial: 400 * batch }
+const endless: AlmrLrSweepInput = { tokensPerTrial: 100 * batch }
 
 const trainings = () => trainingsIn(system.storeDir)
 const statusOf = async (run: Pick<RunHandle, 'describe'>): Promise<string> => await run.describe().then((d) => d.status.name, () => 'NOT STARTED')

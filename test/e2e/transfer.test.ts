@@ -77,7 +77,7 @@ test('without evidence it is refused, and so is evidence of another digest, at o
 
 test('an override stands in the place of evidence, on the page with its reason; cancelled, nothing of it is left', async () => {
   const { run: shared } = smallSweep()
-  const transfer = await startTransfer({ name: 'bold', override: { almr: 0.4, peakLr: 1e-3, reason: 'the board wants it', by: 'ann' }, confirmation: { tokens: 400 * batch }, phase: { tokens: 8 * batch }, run: shared })
+  const transfer = await startTransfer({ name: 'bold', override: { almr: 0.4, peakLr: 1e-3, reason: 'the board wants it', by: 'ann' }, confirmation: { tokens: 100 * batch }, phase: { tokens: 8 * batch }, run: shared })
   await until('a trial on the target to take steps', async () => (await jobsIn(system.storeDir)).find((j) => j.isRunning && (j.beat?.step ?? 0) >= 1) ?? null, 600)
   expect(await pageOf(transfer)).toMatch(/No sweep stands behind this choice[^]*Overridden by `ann`: `the board wants it`/)
   await transfer.cancel()

@@ -33,7 +33,7 @@ const batch = 4096
 /** Two trials, the control among them. */
 const pair = (over: AlmrLrSweepInput = {}): AlmrLrSweepInput => smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [1] }, choice: { retentionToleranceNats: 5 }, ...over })
 /** Nobody waits for their end. */
-const endless = { tokensPerTrial: 400 * batch }
+const endless = { tokensPerTrial: 100 * batch }
 const begin = (system: System, type: 'almrLrSweep' | 'modelTransfer', input: unknown): Promise<RunHandle> =>
   system.client.workflow.start(type, { taskQueue: controlQueue, workflowId: `${type === 'almrLrSweep' ? 'sweep' : 'transfer'}/${randomUUID().slice(0, 8)}`, args: [input] }) as Promise<RunHandle>
 /** One at a time, which keep nothing until they are done. */
@@ -139,7 +139,7 @@ const sweeping: Scenario[] = [
     name: 'transfer-overridden-and-cancelled',
     play: async (system) => {
       const { run } = smallSweep()
-      const transfer = await begin(system, 'modelTransfer', { name: 'bold', run, override: { almr: 0.4, peakLr: 1e-3, reason: 'asked for', by: 'ann' }, confirmation: { tokens: 4 * batch }, phase: { tokens: 400 * batch } } satisfies ModelTransferInput)
+      const transfer = await begin(system, 'modelTransfer', { name: 'bold', run, override: { almr: 0.4, peakLr: 1e-3, reason: 'asked for', by: 'ann' }, confirmation: { tokens: 4 * batch }, phase: { tokens: 100 * batch } } satisfies ModelTransferInput)
       await asksForApproval(transfer)
       await transfer.executeUpdate<string, [unknown]>('approve', { args: [{ by: 'ann', reason: 'all the same' }] })
       await trainingSteps(system, 1)
@@ -246,6 +246,24 @@ export const scenarios: Scenario[] = [
     name: 'continued-as-new',
     serverSettings: { 'limit.historyCount.suggestContinueAsNew': 60 },
     play: (system) => brokenBenchmarkSkipped(system, 'continued'),
+  },
+  {
+    name: 'corpus-committed',
+    play: async (system) => {
+      const args = [{ ...strict(), corpus: { ...strict().corpus, name: 'small' } }]
+      const run: RunHandle = await system.client.workflow.start('corpusPreparation', { taskQueue: controlQueue, workflowId: `corpus/${randomUUID().slice(0, 8)}`, args })
+      await parkOf(run, 'ingest')
+      await resolve(run, { stage: 'ingest', park: 1, action: 'retry', ...allow, reason: 'known dirt', by: 'ann' })
+      return await atTheEnd(run)
+    },
+  },
+  {
+    name: 'newest-corpus',
+    play: async (system) => {
+      const run = await startRun(system, 'newest', smallRun({ corpus: { newest: 'small' } }))
+      await resultOf(run, 600)
+      return run
+    },
   },
   ...sweeping,
 ]
