@@ -9,7 +9,10 @@ import { parse } from 'yaml'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { cpt, type Said } from '../harness/cli.ts'
 import { briefRun } from '../harness/small-run.ts'
+import { smallSweep } from '../harness/small-sweep.ts'
 import { startSmallSystem } from '../harness/small-system.ts'
+import { nothingLeft } from '../harness/store.ts'
+import { parkFirstTraining, trialOf, type Sweep } from '../harness/sweeps.ts'
 import type { System } from '../harness/system.ts'
 import { until } from '../harness/until.ts'
 
@@ -152,6 +155,27 @@ test('a back-fill starts exactly the runs that the policy says', async () => {
   expect((await schedule('backfill', 'nightly', '--from', '2026-01-06', '--to', '2026-01-05')).exitCode).toBe(2)
   for (const id of ids) await system.client.workflow.getHandle(id).cancel()
   await Promise.all([...ids].map((id) => system.client.workflow.getHandle(id).result().catch(() => undefined)))
+})
+
+test('a night whose trial waits for a person ends by itself, and the next night begins', async () => {
+  const sweep = smallSweep({ name: 'nightly', grid: { almr: [0.5], peakLrs: [1e-3], seeds: [91] }, parkedTrials: 'leave' })
+  const slow = { ...sweep, tokensPerTrial: 40 * 4096, run: { ...sweep.run, placement: { train: { threads: 1, batchTokens: 4096, checkpointEverySteps: 1000 } } } }
+  await apply(nightly({ id: 'sweeps', workflow: 'almrLrSweep', input: slow }))
+  const trigger = async (): Promise<Sweep> => {
+    const { stdout } = await schedule('trigger', 'sweeps')
+    expect(stdout).toMatch(/^started sweep\/nightly-\S+\n/)
+    return system.client.workflow.getHandle(/^started (\S+)/.exec(stdout)?.[1] ?? '')
+  }
+  const { sweep: night, index } = await parkFirstTraining(system, trigger)
+  expect(await night.result()).toMatchObject({ state: 'needs-attention', verdict: { missing: [{ index, status: 'parked' }] } })
+  expect((await trialOf(system, night, index).describe()).status.name).toBe('RUNNING')
+
+  await until('the schedule to see the end', async () => (await describe('sweeps')).info.runningActions.length === 0)
+  const next = await trigger()
+  expect(next.workflowId).not.toBe(night.workflowId)
+  expect(await next.result()).toMatchObject({ state: 'complete' })
+  expect((await cpt(system, 'resolve', `${night.workflowId}/trial-${index}`, '--action', 'abort', '--reason', 'measured by the next night')).exitCode).toBe(0)
+  await nothingLeft(system.storeDir)
 })
 
 test('the shipped night is a sweep of the newest corpus, and without one it says which it lacks', async () => {
