@@ -40,10 +40,10 @@ const picture = (view: SweepView, measured: readonly Cell[]): Html => {
   const few = view.peakLrs.length <= 12 ? view.peakLrs : view.peakLrs.filter((_, i) => i % Math.ceil(view.peakLrs.length / 12) === 0)
   const sd = view.request.verdict?.standardDeviation ?? { added: null, retained: null }
   const bars = sd.added !== null && sd.retained !== null && measured.length <= mostBars
-  return figure('Gain against forgetting', h`${legend([
+  return figure('Each mixture by what it gained and what it forgot', h`${legend([
     ...few.map((lr) => ({ name: `peak LR ${rate(lr)}`, colour: colourOf(view, lr), shape: 'dot' as const })),
     { name: 'Pareto front: nothing gains more and forgets less', colour: ink.soft, shape: 'dash' },
-  ])}${drawing(view, measured, bars)}`, `large: mean of a cell, with its ALMR; small: one seed${bars ? `; bars: ± one pooled standard deviation between seeds (${fixed(sd.retained, 4)} retained, ${fixed(sd.added, 4)} added)` : ''}`)
+  ])}${drawing(view, measured, bars)}`, `large: mean of a cell, with its ALMR (controls have none); small: one seed${bars ? `; bars: ± one pooled standard deviation between seeds (${fixed(sd.retained, 4)} retained, ${fixed(sd.added, 4)} added)` : ''}`)
 }
 
 const drawing = (view: SweepView, measured: readonly Cell[], bars: boolean): Html => {
@@ -52,21 +52,25 @@ const drawing = (view: SweepView, measured: readonly Cell[], bars: boolean): Htm
   const at = (c: Cell): At => place(view, c.losses)
   const seeds = view.trials.map((t) => ({ lr: t.point.peakLr, at: place(view, t.losses) })).filter((t) => isPoint(t.at))
   const front = paretoFront(measured.filter((c) => c.state !== 'incomplete').map(at))
-  const xs = [0, tolerance, ...measured.map((c) => at(c)[0]), ...seeds.map((s) => s.at[0])]
+  const [dx, dy] = bars ? [finite(sd?.retained), finite(sd?.added)] : [0, 0]
+  // an axis covers the bars too
+  const ends = measured.flatMap((c): At[] => [[at(c)[0] - dx, at(c)[1] - dy], [at(c)[0] + dx, at(c)[1] + dy]])
+  const xs = [0, tolerance, ...ends.map(([x]) => x), ...seeds.map((s) => s.at[0])]
   return chart('trade-off', measured.slice(0, 60).map((c) => `ALMR ${c.almr}, LR ${rate(c.peakLr)}: gains ${fixed(at(c)[1])}, retained ${signed(at(c)[0])}`).join('; '), 520, {
     grid: { left: 76, right: 40, top: 30, bottom: 52 },
-    xAxis: valueAxis('change of the retained loss against the base (nats/token): to the right is forgetting', { min: padded(xs).low, max: padded(xs).high, axisLabel: { color: ink.soft, showMinLabel: false, showMaxLabel: false, formatter: (v: number) => signed(v, 2) } }),
-    yAxis: valueAxis('gain: fall of the added loss (nats/token)', { nameGap: 54, scale: true }),
+    xAxis: valueAxis('change of the retained loss against the base (nats/token): to the right is forgetting', { min: padded(xs).low, max: padded(xs).high, axisLabel: { color: ink.soft, showMinLabel: false, showMaxLabel: false, formatter: (v: number) => signed(v, decimalsOf(xs)) } }),
+    yAxis: valueAxis('gain: fall of the added loss (nats/token)', { nameGap: 54, scale: true, axisLabel: { color: ink.soft, formatter: (v: number) => signed(v, decimalsOf(ends.map(([, y]) => y))) } }),
     series: [
       { type: 'custom', silent: true, z: 0, data: [[tolerance, 0]], renderItem: (params: Params, api: Api) => forbidden(params, api.coord([tolerance, 0])[0]) },
+      { type: 'scatter', symbolSize: 0, silent: true, data: ends },
       { type: 'line', symbol: 'none', z: 2, lineStyle: { color: ink.soft, width: 1.6, type: 'dashed' }, data: front },
       ...view.peakLrs.map((lr) => ({ type: 'line', symbol: 'none', z: 2, lineStyle: { color: colourOf(view, lr), width: 1.4, opacity: 0.55 }, data: measured.filter((c) => c.peakLr === lr).map(at) })),
-      ...(bars ? [{ type: 'custom', silent: true, z: 3, data: measured.map((c) => [...at(c), view.peakLrs.indexOf(c.peakLr)]), renderItem: (_: unknown, api: Api) => cross(api, finite(sd?.retained), finite(sd?.added), colourOf(view, view.peakLrs[api.value(2)] ?? 0)) }] : []),
+      ...(bars ? [{ type: 'custom', silent: true, z: 3, data: measured.map((c) => [...at(c), view.peakLrs.indexOf(c.peakLr)]), renderItem: (_: unknown, api: Api) => cross(api, dx, dy, colourOf(view, view.peakLrs[api.value(2)] ?? 0)) }] : []),
       ...view.peakLrs.map((lr, i) => ({ type: 'scatter', z: 3, symbol: symbols[i % symbols.length], symbolSize: 5, itemStyle: { color: colourOf(view, lr), opacity: 0.6 }, data: seeds.filter((s) => s.lr === lr).map((s) => s.at) })),
       ...view.peakLrs.map((lr, i) => ({
         type: 'scatter', z: 4, symbol: symbols[i % symbols.length], symbolSize: measured.length > 200 ? 6 : 12,
-        data: measured.filter((c) => c.peakLr === lr).map((c) => ({ value: at(c), name: String(c.almr), itemStyle: c.state === 'incomplete' ? { color: ink.paper, borderColor: colourOf(view, lr), borderWidth: 1.6, borderType: [3, 2] } : { color: colourOf(view, lr) } })),
-        label: { show: measured.length <= mostLabels, position: 'top', distance: 4, color: ink.text, fontSize: 11, formatter: (p: { name: string }) => p.name },
+        data: measured.filter((c) => c.peakLr === lr).map((c) => ({ value: at(c), name: c.almr === 0 ? '' : String(c.almr), label: { distance: c.isChosen ? 10 : 4 }, itemStyle: c.state === 'incomplete' ? { color: ink.paper, borderColor: colourOf(view, lr), borderWidth: 1.6, borderType: [3, 2] } : { color: colourOf(view, lr) } })),
+        label: { show: measured.length <= mostLabels, position: 'top', color: ink.text, fontSize: 11, formatter: (p: { name: string }) => p.name },
         labelLayout: { hideOverlap: true },
       })),
       { type: 'scatter', z: 5, symbol: 'circle', symbolSize: 24, itemStyle: { color: 'transparent', borderColor: ink.text, borderWidth: 3 }, data: view.chosen === null ? [] : [{ value: at(view.chosen), name: 'chosen' }] },
@@ -100,6 +104,12 @@ export const paretoFront = (points: readonly At[]): At[] => {
     most = gain
     return true
   })
+}
+
+/** Enough for the labels of an axis to differ. */
+const decimalsOf = (values: readonly number[]): number => {
+  const reach = Math.max(...values) - Math.min(...values)
+  return reach < 0.01 ? 4 : reach < 0.1 ? 3 : 2
 }
 
 const padded = (xs: readonly number[]): { low: number; high: number } => {
