@@ -2,6 +2,7 @@ import { train } from '@cpt/contracts/train'
 import type { CommitRecord } from '@cpt/contracts/artifact'
 import { z } from 'zod'
 import type { Deps } from '../deps.ts'
+import { sha256 } from '../identity.ts'
 import type { CurvePoint, ReportSource } from './view.ts'
 
 export type ReportStore = Pick<Deps['store'], 'record' | 'read' | 'get'>
@@ -13,10 +14,11 @@ const Recorded = z.object({ inputs: z.unknown(), output: z.unknown() })
 const readsAtOnce = 32
 
 /**
- * The records of these fingerprints, the curves of the trainings among them, and these decisions. A report is of most use
+ * The records of these fingerprints, the curves of the trainings among them, and these decisions, where a digest is given
+ * those of this digest. A report is of most use
  * when something went wrong: what cannot be read is left out and `missed` is told, never fatal.
  */
-export const readSource = async (store: ReportStore, of: { fingerprints: readonly string[]; decisions: readonly { key: string; kind: string; uri: string }[] }, missed: (what: string, error: unknown) => void): Promise<ReportSource> => {
+export const readSource = async (store: ReportStore, of: { fingerprints: readonly string[]; decisions: readonly { key: string; kind: string; uri: string; sha256?: string | undefined }[] }, missed: (what: string, error: unknown) => void): Promise<ReportSource> => {
   const orNull = async <T>(what: string, reading: Promise<T>): Promise<T | null> => {
     try {
       return await reading
@@ -41,8 +43,10 @@ export const readSource = async (store: ReportStore, of: { fingerprints: readonl
     }
   }
   const decisions = await Promise.all(
-    of.decisions.map(async ({ key, kind, uri }) => {
-      const recorded = Recorded.safeParse(parseJson(await orNull(uri, store.get(uri)))).data
+    of.decisions.map(async ({ key, kind, uri, sha256: expected }) => {
+      const bytes = await orNull(uri, store.get(uri))
+      const isIt = expected === undefined || (bytes !== null && sha256(Buffer.from(bytes)) === expected)
+      const recorded = isIt ? Recorded.safeParse(parseJson(bytes)).data : undefined
       return { key, kind, inputs: recorded?.inputs ?? null, output: recorded?.output ?? null }
     }),
   )

@@ -16,9 +16,10 @@ import { scores } from './scores.ts'
 import { summary } from './summary.ts'
 import { time } from './time.ts'
 import { topics } from './topics.ts'
+import { transfer } from './transfer.ts'
 import { viewOf, type ReportSource } from './view.ts'
 
-const sections = [asked, funnel, topics, scores, mixture, losses, perplexity, reweighting, benchmarks, gate, lineage, time, operator, reproduce]
+const sections = [asked, transfer, funnel, topics, scores, mixture, losses, perplexity, reweighting, benchmarks, gate, lineage, time, operator, reproduce]
 
 /** One self-contained page about a run. A pure function: the same run gives the same bytes. */
 export const renderReport = (request: ReportRequest, source: ReportSource): string => {
@@ -26,7 +27,7 @@ export const renderReport = (request: ReportRequest, source: ReportSource): stri
   return renderPage({
     title: `${request.spec.name} – continual pre-training report`,
     head: summary(view),
-    sections: sections.map((section) => section(view)),
+    sections: sections.flatMap((section) => section(view) ?? []),
     foot: h`${request.workflowId} · ${request.runId}. Intervals written “a ± b” give one standard error. This file needs no network and holds no document text.`,
   })
 }

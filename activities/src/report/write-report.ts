@@ -11,10 +11,13 @@ import { viewOf, type ReportSource } from './view.ts'
 export const writeReport =
   ({ store, config, log }: { store: ReportStore; config: ReportPlace; log?: Pick<Deps['log'], 'warn'> }): ControlActivities['writeReport'] =>
   async (request) => {
-    const source = await readSource(store, { fingerprints: request.lines.map((l) => l.fingerprint), decisions: request.decisions }, (what, error) => log?.warn({ err: error, what }, 'report: something could not be read and is shown as missing'))
+    const source = await readSource(store, { fingerprints: request.lines.map((l) => l.fingerprint), decisions: [...request.decisions.map(({ key, kind, uri }) => ({ key, kind, uri })), ...decisionsOfLineage(request)] }, (what, error) => log?.warn({ err: error, what }, 'report: something could not be read and is shown as missing'))
     const folder = folderOf(request)
     return await putReport(config, folder, renderReport(request, source), summaryOf(request, source, folder))
   }
+
+/** Decisions of other runs that led to this one, as the confirmation and the approval of a transfer. */
+const decisionsOfLineage = ({ spec: { lineage = [] } }: ReportRequest) => lineage.filter((l) => l.uri.startsWith('decisions/')).map(({ what, uri, sha256 }) => ({ key: what, kind: 'lineage', uri, sha256 }))
 
 /** What a list of runs shows. */
 const summaryOf = (request: ReportRequest, source: ReportSource, folder: string) => {
