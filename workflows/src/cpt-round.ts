@@ -28,6 +28,8 @@ export interface RoundSetting {
   totalTokens: number
   corpus: PreparedCorpus
   synthetic: SyntheticCorpus | null
+  /** Whether the change of every topic is of interest: a trial of a sweep is judged by its losses alone. */
+  compared?: boolean
 }
 
 const Ratios = z.record(z.string(), z.record(z.string(), z.number()))
@@ -72,7 +74,7 @@ export const cptRound = async (run: Run, resolved: ResolvedRun, setting: RoundSe
     validation: { sets: corpus.validation, windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc },
   }, { placement: spec.placement.train, note: trainNote })
 
-  const { strata } = await run.stage(at('compare-perplexity'), 'comparePerplexity', { before: before.measurement.perDoc, after: trained.measurement.perDoc }, {
+  const { strata } = setting.compared === false ? { strata: [] } : await run.stage(at('compare-perplexity'), 'comparePerplexity', { before: before.measurement.perDoc, after: trained.measurement.perDoc }, {
     placement: spec.placement.data,
   })
   const topics = stage.reweight && round < stage.rounds ? await reweightTopics(run, at('reweight'), resolved, ratios.topics, strata) : before.topics

@@ -14,7 +14,7 @@ import type { System } from '../../harness/system.ts'
 import type { Loss, Span, SweepRun, Trained } from './sweep-run.ts'
 
 /** The jobs of a trial, in their order. */
-export const trialStages = ['sample-mixture', 'train', 'compare-perplexity'] as const
+export const trialStages = ['sample-mixture', 'train'] as const
 
 /** A trial as a peer is to run it: the requests of our jobs. */
 export interface TrialJobs {
@@ -90,7 +90,7 @@ const ended = async ({ client }: System, workflowId: string): Promise<AlmrLrSwee
   }
 }
 
-const endedTrials = async ({ storeDir }: System): Promise<number> => (await commitsOf(storeDir)).filter((c) => c.stage === 'compare-perplexity').length
+const endedTrials = async ({ storeDir }: System): Promise<number> => (await commitsOf(storeDir)).filter((c) => c.stage === 'train').length
 const inTraining = async ({ storeDir }: System): Promise<JobEntry[]> => (await jobsIn(storeDir)).filter((j) => j.isRunning && j.beat?.phase === 'train' && (j.beat.lastCommitTokens ?? 0) > 0)
 
 const warmParents = async ({ stateDir }: System): Promise<number[]> => {

@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-STAGES = ("sample_mixture", "train", "compare_perplexity")
+STAGES = ("sample_mixture", "train")
 
 
 def log(work: Path, event: str, **fields: Any) -> None:
@@ -62,7 +62,7 @@ def load() -> None:
 
 
 def train_trial(work: Path, index: int) -> dict[str, float]:
-    """Draws the plan, trains, validates and compares; returns losses of the validation sets in nats per token."""
+    """Draws the plan, trains and validates; returns losses of the validation sets in nats per token."""
     load()
     attempt = 1 + sum(line["event"] == "start" and line["index"] == index for line in read_log(work))
     log(work, "start", index=index, attempt=attempt)

@@ -43,9 +43,8 @@ export async function sweepTrial({ sweepId, chain, index, point, sweep, run: sha
     model: spec.base.model.slice(0, 100), owner: sweep.owner, backend: spec.placement.train.runner, almr: point.almr, lr: point.peakLr,
     lines: [`Trial ${index} of ${sweep.name} (\`${sweepId.replaceAll('`', ' ')}\`): ALMR ${point.almr}, peak LR ${point.peakLr}, seed ${point.seed}, ${sweep.tokensPerTrial} tokens`],
   })
-  const end = async (status: TrialOutcome['status'], measurement: TrialMeasurement | null): Promise<TrialOutcome> => {
+  const end = async (status: TrialOutcome['status'], measurement: TrialMeasurement | null, spent: number): Promise<TrialOutcome> => {
     const outcome = { index, point, status, workflowId, measurement }
-    const { spent } = await cost()
     await told(() => getExternalWorkflowHandle(sweepId).signal(trialEndedSignal, { chain, outcome, spentGpuSeconds: spent }))
     return outcome
   }
@@ -55,14 +54,14 @@ export async function sweepTrial({ sweepId, chain, index, point, sweep, run: sha
     const [stage] = spec.plan
     if (stage === undefined) throw new TypeError('a trial has one phase')
     const tokens = Math.floor(stage.tokens / spec.training.globalBatchTokens) * spec.training.globalBatchTokens
-    const state = await cptRound(run, resolved, { stage, round: 1, roundTokens: tokens, totalTokens: tokens, corpus: prepared.corpus, synthetic: prepared.synthetic }, { start: { kind: 'model', model: base }, model: base, trainedTokens: 0, drawn: null, topics: {}, measurement: prepared.ofBase })
+    const state = await cptRound(run, resolved, { stage, round: 1, roundTokens: tokens, totalTokens: tokens, corpus: prepared.corpus, synthetic: prepared.synthetic, compared: false }, { start: { kind: 'model', model: base }, model: base, trainedTokens: 0, drawn: null, topics: {}, measurement: prepared.ofBase })
     const losses = lossesOf(state.measurement.strata, spec.targetLanguage)
-    const { work, training } = await cost()
-    const outcome = await end('done', { ...losses, tokens: state.trainedTokens, gpuSeconds: work, model: state.model, training })
+    const { spent, work, training } = await cost()
+    const outcome = await end('done', { ...losses, tokens: state.trainedTokens, gpuSeconds: work, model: state.model, training }, spent)
     run.finish('done', `Added language ${losses.added.perToken.toFixed(4)} nats/token, retained ${losses.retained.perToken.toFixed(4)}`)
     return outcome
   } catch (e) {
-    await CancellationScope.nonCancellable(() => end(isCancellation(e) ? 'cancelled' : 'failed', null))
+    await CancellationScope.nonCancellable(async () => end(isCancellation(e) ? 'cancelled' : 'failed', null, (await cost()).spent))
     run.finish('failed', 'Ended without a measurement')
     throw e
   } finally {
