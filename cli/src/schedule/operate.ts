@@ -51,9 +51,9 @@ export const trigger = (id: string, flags: Flags): Promise<void> =>
     await handle.trigger(is.policies.overlap)
     const after = await changed(handle, ({ info }) => info.numActionsTaken > is.info.numActionsTaken || info.numActionsSkippedOverlap > is.info.numActionsSkippedOverlap)
     const underWay = is.info.runningActions.map((a) => a.workflow.workflowId).join(', ')
-    const started = after?.info.recentActions.at(-1)?.action.workflow.workflowId
-    if (after !== null && after.info.numActionsTaken > is.info.numActionsTaken && started !== undefined) return say(`started ${started}\n${runPage(session, started) ?? ''}`)
-    if (after !== null) throw new CliError('conflict', `nothing was started: ${underWay} is under way, and overlap is ${is.policies.overlap}`, 'It can be followed with `cpt watch`, or ended with `cpt cancel`.')
+    const started = after.info.recentActions.at(-1)?.action.workflow.workflowId
+    if (after.info.numActionsTaken > is.info.numActionsTaken && started !== undefined) return say(`started ${started}\n${runPage(session, started) ?? ''}`)
+    if (after.info.numActionsSkippedOverlap > is.info.numActionsSkippedOverlap) throw new CliError('conflict', `nothing was started: ${underWay} is under way, and overlap is ${is.policies.overlap}`, 'It can be followed with `cpt watch`, or ended with `cpt cancel`.')
     if (underWay !== '') return say(`${id}: waits for the end of ${underWay} (overlap ${is.policies.overlap})`)
     throw new CliError('failed', `${id} was triggered, and the server started nothing within ${patienceMs / 1000} s`, '`cpt schedule list` shows how it stands.')
   })
@@ -76,8 +76,8 @@ export const backfill = (id: string, { from, to, overlap, ...flags }: BackfillFl
     const counted = ({ info }: ScheduleDescription): number => info.numActionsTaken + info.numActionsSkippedOverlap
     // what has to wait for its predecessor is taken later; the first one is not
     const after = await changed(handle, (d) => counted(d) >= counted(is) + (policy === 'SKIP' || policy === 'ALLOW_ALL' ? times.length : 1))
-    const [taken, skipped] = after === null ? [0, 0] : [after.info.numActionsTaken - is.info.numActionsTaken, after.info.numActionsSkippedOverlap - is.info.numActionsSkippedOverlap]
-    say(`${id}: ${times.length} time${times.length === 1 ? '' : 's'} within that span under overlap ${policy}: ${taken} started, ${skipped} left out${times.length > taken + skipped ? `, ${times.length - taken - skipped} to come` : ''}`)
+    const [taken, skipped] = [after.info.numActionsTaken - is.info.numActionsTaken, after.info.numActionsSkippedOverlap - is.info.numActionsSkippedOverlap]
+    say(`${id}: ${times.length} time${times.length === 1 ? '' : 's'} within that span under overlap ${policy}: ${taken} started, ${skipped} left out${times.length > taken + skipped ? `, ${times.length - taken - skipped} under way already or to come` : ''}`)
     for (const time of times.slice(0, 20)) say(`  ${time.toISOString()}`)
     if (times.length > 20) say(`  and ${times.length - 20} more`)
   })
@@ -87,13 +87,12 @@ const timesWithin = async ({ client, namespace }: Session, scheduleId: string, f
   return startTime.map((time) => new Date(tsToMs(time)))
 }
 
-/** The schedule once a condition holds, or null when it did not come to that. */
-const changed = async (handle: ScheduleHandle, holds: (is: ScheduleDescription) => boolean): Promise<ScheduleDescription | null> => {
+/** The schedule once a condition holds, or as it is when it did not come to that. */
+const changed = async (handle: ScheduleHandle, holds: (is: ScheduleDescription) => boolean): Promise<ScheduleDescription> => {
   const lateMs = performance.now() + patienceMs
-  while (performance.now() < lateMs) {
+  for (;;) {
     const is = await handle.describe()
-    if (holds(is)) return is
+    if (holds(is) || performance.now() > lateMs) return is
     await sleep(pollMs)
   }
-  return null
 }
