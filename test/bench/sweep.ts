@@ -164,15 +164,27 @@ const tableOf = (rows: readonly SweepRow[]): string => {
 
 const folder = await mkdtemp(join(tmpdir(), 'cpt-sweep-'))
 const interrupted = new Promise<never>((_, reject) => {
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => reject(new Error(`ended by ${signal}`)))
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      // what waits for the server fails once it is gone, in timers too, and everything is still to be ended
+      process.on('uncaughtException', () => undefined)
+      reject(new Error(`ended by ${signal}`))
+    })
+  }
 })
 interrupted.catch(() => undefined)
 let system: System | null = null
 try {
   system = await startSystem({ settings: () => ({ CPT_WARM_IDLE_SECONDS: '7200' }) })
-  await Promise.race([bench(system, folder), interrupted])
+  const measured = bench(system, folder)
+  // an interrupted one fails once more while everything is being ended
+  measured.catch(() => undefined)
+  await Promise.race([measured, interrupted])
   console.table(table.map(({ profile: _profile, ...row }) => row))
   if (!values.quick) await write()
+} catch (e) {
+  process.exitCode = 1
+  process.stderr.write(`${e instanceof Error ? (e.stack ?? e.message) : String(e)}\n`)
 } finally {
   await stopPeers()
   await system?.stop()
