@@ -1,7 +1,8 @@
-"""Pre-train the tiny base model and write it as a Hugging Face folder.
+"""Pre-train a tiny base model and write it as a Hugging Face folder: the proxy, or the target some 4 times its size.
 
     python samples/make/train_tokenizer.py --shared DIR
     python samples/make/pretrain_base.py --shared DIR
+    python samples/make/pretrain_base.py --shared DIR --size target --tokens 10000000 --peak-lr 0.003
 
 One thread by default, so that two runs add numbers in the same order. Tensor suffixes: B batch, T tokens,
 D hidden, N = B * T.
@@ -10,6 +11,7 @@ D hidden, N = B * T.
 import argparse
 import math
 import os
+import shutil
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -29,6 +31,22 @@ from train_tokenizer import MAX_POSITIONS
 
 MICRO_BATCH = 8  # sequences; bounds memory
 CHUNK = 512  # tokens whose logits exist at once: 512 * 4096 floats stay in the cache
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Layers and widths of a Llama with heads of 24; `folder` is where the samples have it."""
+
+    folder: str
+    hidden: int
+    mlp: int
+    layers: int
+
+
+SHAPES = {
+    "proxy": Shape("base", hidden=96, mlp=256, layers=3),  # 725,664 parameters
+    "target": Shape("target", hidden=192, mlp=512, layers=5),  # 3,000,384, 4.1 times as many
+}
 
 
 @dataclass(frozen=True)
@@ -64,15 +82,15 @@ class Pretraining:
         return self.peak_lr * (self.final_lr_ratio + (1 - self.final_lr_ratio) * cosine)
 
 
-def tiny_llama(tokenizer: PreTrainedTokenizerBase) -> LlamaForCausalLM:
-    """Return a fresh Llama of 725,664 parameters, embeddings tied."""
+def tiny_llama(tokenizer: PreTrainedTokenizerBase, shape: Shape) -> LlamaForCausalLM:
+    """Return a fresh Llama of the shape, embeddings tied."""
     config = LlamaConfig(
         vocab_size=len(tokenizer),
-        hidden_size=96,
-        intermediate_size=256,
-        num_hidden_layers=3,
-        num_attention_heads=4,
-        num_key_value_heads=4,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.mlp,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.hidden // 24,
+        num_key_value_heads=shape.hidden // 24,
         max_position_embeddings=MAX_POSITIONS,
         rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
         rms_norm_eps=1e-5,
@@ -128,14 +146,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, required=True, help="folder of the source corpus")
     parser.add_argument("--samples", type=Path, default=Path(__file__).parent.parent, help="the samples folder")
-    parser.add_argument("--out", type=Path, help="default: the base folder of the samples")
+    parser.add_argument("--out", type=Path, help="default: the folder of that size in the samples")
+    parser.add_argument("--size", choices=sorted(SHAPES), default="proxy")
     parser.add_argument("--tokens", type=int, default=Pretraining.tokens)
     parser.add_argument("--peak-lr", type=float, default=Pretraining.peak_lr)
     parser.add_argument("--evaluations", type=int, default=Pretraining.evaluations)
     parser.add_argument("--seed", type=int, default=Pretraining.seed)
     args = parser.parse_args()
     plan = Pretraining(tokens=args.tokens, peak_lr=args.peak_lr, evaluations=args.evaluations, seed=args.seed)
-    out: Path = args.out or args.samples / "base"
+    shape = SHAPES[args.size]
+    out: Path = args.out or args.samples / shape.folder
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(plan.threads)
     torch.manual_seed(plan.seed)
@@ -159,7 +179,7 @@ def main() -> None:
         "chinese": (evaluation_rows(tokenized(mix.watched_chinese), eos_id, T), text_bytes(mix.watched_chinese)),
     }
 
-    model = tiny_llama(tokenizer)
+    model = tiny_llama(tokenizer, shape)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=plan.peak_lr, betas=(plan.beta1, plan.beta2), weight_decay=plan.weight_decay
     )
@@ -185,8 +205,11 @@ def main() -> None:
             print(f"{wall_seconds} s, {tokens / wall_seconds:,.0f} tokens/s: {curve[-1]}", flush=True)
             save_weights(model, out)
     tokenizer_path = args.samples / "base" / "tokenizer.json"
+    if args.size != "proxy":
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(args.samples / "base" / name, out / name)
     wall_seconds = round(time.monotonic() - started)
-    write_record(out, tokenizer_path, asdict(plan), mix, curve=curve, wall_seconds=wall_seconds)
+    write_record(out, tokenizer_path, args.size, asdict(plan), mix, curve=curve, wall_seconds=wall_seconds)
 
 
 if __name__ == "__main__":

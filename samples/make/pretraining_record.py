@@ -15,9 +15,15 @@ def describe(documents: list[Document]) -> dict[str, object]:
     return {"documents": len(documents), "bytes": text_bytes(documents), "sha256": sha256(b"".join(lines))}
 
 
+def options(size: str, plan: dict[str, object]) -> str:
+    """Return the arguments by which the command differs from the proxy's."""
+    return f" --size {size} --tokens {plan['tokens']} --peak-lr {plan['peak_lr']}"
+
+
 def write_record(
     out: Path,
     tokenizer_path: Path,
+    size: str,
     plan: dict[str, object],
     mix: PretrainingMix,
     *,
@@ -28,7 +34,7 @@ def write_record(
     record = {
         "command": [
             "python samples/make/train_tokenizer.py --shared DIR",
-            "python samples/make/pretrain_base.py --shared DIR",
+            f"python samples/make/pretrain_base.py --shared DIR{'' if size == 'proxy' else options(size, plan)}",
         ],
         "plan": plan,
         "data": {
