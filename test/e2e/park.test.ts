@@ -107,7 +107,8 @@ test('a pause reaches the training under way: it leaves at its next checkpoint, 
   expect(end?.progressTokens).toBe(step * 4096)
   expect(await pageOf(run)).toContain(`\`${train}\` train: paused at step ${step}`)
   expect(await progressOf(run)).toMatchObject({ status: 'paused', parked: [] })
-  expect((await jobsIn(system.storeDir)).filter((j) => j.isRunning)).toEqual([])
+  // its last word comes before its exit
+  await until('the job to be gone', async () => (await jobsIn(system.storeDir)).every((j) => !j.isRunning))
 
   expect(await run.executeUpdate<string, [unknown]>('resume', { args: [{ by: 'ann' }] })).toBe('resumed by ann')
   expect(await run.executeUpdate<string, []>('resume')).toBe('not paused')

@@ -21,7 +21,7 @@ afterAll(() => system.stop())
 
 const batch = 4096
 /** Trials that take long enough to do something to them; `seed` makes them new ones. */
-const longSweep = (seed: number, over: AlmrLrSweepInput = {}): AlmrLrSweepInput => smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [seed] }, tokensPerTrial: 40 * batch, ...over })
+const longSweep = (seed: number, over: AlmrLrSweepInput = {}): AlmrLrSweepInput => smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [seed] }, tokensPerTrial: 24 * batch, ...over })
 
 /** No test waits for their end. */
 const endless: AlmrLrSweepInput = { tokensPerTrial: 100 * batch }
@@ -87,7 +87,7 @@ test('two sweeps of the same at the same time train each point once', async () =
 })
 
 test('a trial whose job fails parks while the others go on; what it varies cannot be patched; resolved, it is counted in', async () => {
-  const { sweep, index } = await parkFirstTraining(system, () => startSweep(system, smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [60, 61] }, tokensPerTrial: 40 * batch, run: { ...smallSweep().run, placement: { train: { threads: 1, batchTokens: batch, checkpointEverySteps: 1000 } } } })))
+  const { sweep, index } = await parkFirstTraining(system, () => startSweep(system, smallSweep({ grid: { almr: [0.5], peakLrs: [1e-3], seeds: [60, 61] }, tokensPerTrial: 24 * batch, run: { ...smallSweep().run, placement: { train: { threads: 1, batchTokens: batch, checkpointEverySteps: 1000 } } } })))
   await until('the sweep to wait for nothing else', async () => (await progressOf(sweep)).status === 'parked', 300)
   const page = await pageOf(sweep)
   expect(page).toContain(`Waits for a person: ${sweep.workflowId}/trial-${index} at ${trainKey} (NeedsAttention)`)
