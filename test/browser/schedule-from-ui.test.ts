@@ -96,5 +96,7 @@ test('a schedule made in the form is triggered from its page: the sweep starts a
   await page.getByRole('link', { name: second }).waitFor()
   await picture('schedule-page')
   await page.getByRole('link', { name: first }).click()
-  await page.getByTestId('workflow-status').getByText('Completed').waitFor()
+  await page.waitForURL(/\/workflows\/[^/]*by-hand/)
+  await page.getByRole('heading', { name: first }).waitFor()
+  await page.getByTestId('workflow-status').getByText('Completed').first().waitFor()
 })

@@ -1,7 +1,7 @@
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { chromium, type FrameLocator, type Page } from 'playwright-core'
+import { chromium, type FrameLocator, type Locator, type Page } from 'playwright-core'
 import { findChromium } from '../../infra/bootstrap/chromium.mjs'
 import type { System } from './system.ts'
 import { until } from './until.ts'
@@ -23,8 +23,6 @@ export interface Ui {
   /** The UI shows current details as they were when asked; R asks again, as its page says. */
   detailsSay: (what: RegExp, deadlineSeconds?: number) => Promise<string>
   statusIs: (status: string, timeoutMs?: number) => Promise<void>
-  /** Types JSON as a paste would, so that the editor adds no brackets of its own. */
-  paste: (json: unknown) => Promise<void>
   /** Fills in the form of the UI and starts; ends on the page of the workflow. */
   startFromForm: (workflowType: string, workflowId: string, input?: unknown) => Promise<void>
   goTo: (workflowId: string) => Promise<void>
@@ -45,15 +43,16 @@ export const openUi = async (system: System): Promise<Ui> => {
 
   const picture: Ui['picture'] = (name) => page.screenshot({ path: join(pictures, `${name}.png`) })
   const details: Ui['details'] = () => page.frameLocator('iframe')
-  const paste: Ui['paste'] = async (json) => {
-    await page.getByRole('textbox').and(page.locator('[data-language="json"]')).last().click()
+  /** Types JSON as a paste would, so that the editor adds no brackets of its own. */
+  const paste = async (within: Page | Locator, json: unknown): Promise<void> => {
+    await within.locator('[role="textbox"][data-language="json"]').last().click()
     await page.keyboard.insertText(JSON.stringify(json, null, 2))
   }
   const workflows = `${system.server.uiUrl ?? ''}/namespaces/cpt/workflows`
   const opened = () => page.getByTestId('workflow-status').waitFor()
 
   return {
-    page, picture, details, paste,
+    page, picture, details,
     after: async (task) => {
       if (task.result?.state !== 'fail') return
       hasFailed = true
@@ -74,7 +73,7 @@ export const openUi = async (system: System): Promise<Ui> => {
       await page.getByTestId('taskQueue').fill('cpt')
       await page.getByTestId('workflowType').fill(workflowType)
       await page.getByText('Task Queue is Active').waitFor()
-      if (input !== undefined) await paste(input)
+      if (input !== undefined) await paste(page, input)
       await picture('start-form')
       await page.getByTestId('start-workflow-button').click()
       await page.getByRole('link', { name: 'Workflow started successfully' }).click()
@@ -90,7 +89,7 @@ export const openUi = async (system: System): Promise<Ui> => {
       const dialog = page.locator('dialog[open]')
       await dialog.getByTestId('update-select-button').click()
       await dialog.getByRole('option', { name: new RegExp(`^${name}`) }).click()
-      await paste(json)
+      await paste(dialog, json)
       if (shot !== undefined) await picture(shot)
       await dialog.getByTestId('confirm-modal-button').click()
     },
