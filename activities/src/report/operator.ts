@@ -1,9 +1,25 @@
 import type { Decision } from '@cpt/contracts/cpt-run'
-import { h } from './html.ts'
+import { h, type Html } from './html.ts'
 import { count, plural, utc } from './numbers.ts'
 import type { Section } from './page.ts'
 import { table } from './table.ts'
 import type { View } from './view.ts'
+
+/** What people decided, each with who and why. */
+export const decisionsTable = (decisions: readonly Decision[], options?: Parameters<typeof table<Decision>>[2]): Html =>
+  table<Decision>(
+    [
+      { head: 'When', cell: (d) => utc(d.atMs) },
+      { head: 'Stage', cell: (d) => d.stage },
+      { head: 'Park', numeric: true, cell: (d) => count(d.park) },
+      { head: 'Action', cell: (d) => d.action },
+      { head: 'By', cell: (d) => d.by },
+      { head: 'Reason', cell: (d) => d.reason },
+      { head: 'Patch', code: true, cell: (d) => (d.patch === undefined || d.patch === null ? '–' : JSON.stringify(d.patch)) },
+    ],
+    decisions,
+    options,
+  )
 
 /** What people decided, and what the run mended by itself. */
 export const operator = (view: View): Section => {
@@ -15,19 +31,7 @@ export const operator = (view: View): Section => {
 ${
   decisions.length === 0
     ? h`<p>No person had to decide anything.</p>`
-    : table<Decision>(
-        [
-          { head: 'When', cell: (d) => utc(d.atMs) },
-          { head: 'Stage', cell: (d) => d.stage },
-          { head: 'Park', numeric: true, cell: (d) => count(d.park) },
-          { head: 'Action', cell: (d) => d.action },
-          { head: 'By', cell: (d) => d.by },
-          { head: 'Reason', cell: (d) => d.reason },
-          { head: 'Patch', code: true, cell: (d) => (d.patch === undefined || d.patch === null ? '–' : JSON.stringify(d.patch)) },
-        ],
-        decisions,
-        { caption: 'Decisions of operators' },
-      )
+    : decisionsTable(decisions, { caption: 'Decisions of operators' })
 }
 ${
   retried.length === 0 && restarts.length === 0
