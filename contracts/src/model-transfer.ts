@@ -122,12 +122,15 @@ export interface ModelTransferResult {
   run: { workflowId: string; result: CptRunResult } | null
 }
 
+/** Peak learning rate at which the target is trained for one of the proxy's. */
+export const targetLrOf = (proxyLr: number, lrFactor: number): number => Math.min(1, proxyLr * lrFactor)
+
 /** Phase of the run on the target; its lines read `transfer/round-1/train`. */
 const transferPhase = 'transfer'
 
 /** The run on the target: one phase at the chosen ALMR, at the target's peak learning rate. */
 export const transferSpec = (run: CptRunSpec, trials: Pick<SweepSpec, 'tokensPerTrial' | 'order' | 'retained'>, { phase, lrFactor }: Pick<TransferSpec, 'phase' | 'lrFactor'>, chosen: { almr: number; peakLr: number }): CptRunSpec => {
-  const peakLr = Math.min(1, chosen.peakLr * lrFactor)
+  const peakLr = targetLrOf(chosen.peakLr, lrFactor)
   return {
     ...run,
     plan: trialPlan(run.targetLanguage, { ...trials, tokensPerTrial: phase.tokens ?? 4 * trials.tokensPerTrial }, chosen.almr).map((stage) => ({ ...stage, name: transferPhase, rounds: phase.rounds, reweight: phase.reweight })),

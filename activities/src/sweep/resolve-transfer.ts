@@ -2,7 +2,7 @@ import { ApplicationFailure } from '@temporalio/common'
 import { SweepSpec, trialSpec } from '@cpt/contracts/almr-lr-sweep'
 import type { ControlActivities, ResolvedRun, ResolvedTransfer } from '@cpt/contracts/activities'
 import { CptRunSpec, type CptRunInput } from '@cpt/contracts/cpt-run'
-import { transferSpec, TransferSpec, type ModelTransferInput } from '@cpt/contracts/model-transfer'
+import { targetLrOf, transferSpec, TransferSpec, type ModelTransferInput } from '@cpt/contracts/model-transfer'
 import { checkInput, type Problem } from '@cpt/contracts/parse-input'
 import type { VerdictFile } from '@cpt/contracts/sweep-verdict'
 import type { Deps } from '../deps.ts'
@@ -58,7 +58,7 @@ const resolveTarget = async (deps: Pick<Deps, 'config' | 'store'>, { spec, trial
   const { name: _name, ...corpus } = base.corpus
   const merged = { ...transferSpec(base, trials, spec, chosen), name: spec.name, description: spec.description, owner: spec.owner, base: spec.target, corpus }
   const over = mergeDeep(merged, ofTarget)
-  const learned = { almr: chosen.almr, peakLr: Math.min(1, chosen.peakLr * spec.lrFactor), seed: 0 }
+  const learned = { almr: chosen.almr, peakLr: targetLrOf(chosen.peakLr, spec.lrFactor), seed: 0 }
   // the trials come before the run
   const misfits = (checkInput(CptRunSpec, trialSpec(over as CptRunSpec, trials, learned)).problems ?? []).filter((p) => /^plan\.|^training\.(?:warmup|decay)/.test(p.path))
   if (misfits.length > 0) throw invalidInput(misfits.map((p) => ({ ...p, path: p.path.startsWith('plan.') ? 'confirmation.tokens' : `run.${p.path}` })))

@@ -3,8 +3,6 @@ import type { ControlActivities } from '@cpt/contracts/activities'
 import { trialMemo } from '@cpt/contracts/ids'
 import type { Deps } from '../deps.ts'
 
-const isRunning = 'RUNNING'
-
 /** How trials stand that are no children of the asking execution, and whose they are. */
 export const trialStates =
   ({ client }: Pick<Deps, 'client'>): ControlActivities['trialStates'] =>
@@ -12,7 +10,7 @@ export const trialStates =
     await Promise.all(ids.map(async (id) => {
       try {
         const { status, memo } = await client.workflow.getHandle(id).describe()
-        return { id, isOpen: status.name === isRunning, chain: chainIn(memo) }
+        return { id, isOpen: status.name === 'RUNNING', chain: chainIn(memo) }
       } catch (e) {
         if (!(e instanceof WorkflowNotFoundError)) throw e
         return { id, isOpen: false, chain: null }

@@ -7,6 +7,7 @@ import type { Deps } from '../deps.ts'
 import { canonical, fingerprintOf, parentsOf, sha256 } from '../identity.ts'
 import { StoreCorrupt, UnknownPath } from '../stage-failure.ts'
 import { invalidInput } from '../resolve-input.ts'
+import { trialStates } from './trial-states.ts'
 
 /** Name and version of what a verdict is committed as; a choice that would come out otherwise is another version. */
 const choice = { name: 'choose-cell', version: 1 } as const
@@ -59,8 +60,9 @@ export const sweptBefore =
       const file = await fileAt(store, swept.verdict).catch(() => null)
       if (file === null) continue
       const missing = file.trials.filter((t) => t.measurement === null)
-      const wait = await Promise.all(missing.map(async (t) => t.status === 'parked' && (await isOpen(client, t.workflowId))))
-      if (wait.every(Boolean)) return { verdict: file.verdict, verdictRef: swept.verdict, report: swept.report, workflowId: swept.workflowId, trials: file.trials.map(({ index, point, status, workflowId }) => ({ index, point, status, workflowId })) }
+      const parked = missing.filter((t) => t.status === 'parked')
+      const stillWait = parked.length === missing.length && (await trialStates({ client })(parked.map((t) => t.workflowId))).every((t) => t.isOpen)
+      if (stillWait) return { verdict: file.verdict, verdictRef: swept.verdict, report: swept.report, workflowId: swept.workflowId, trials: file.trials.map(({ index, point, status, workflowId }) => ({ index, point, status, workflowId })) }
     }
     return null
   }
@@ -89,13 +91,4 @@ const folderOf = ({ sweep, run }: ResolvedSweep): string => {
   const { name: _name, description: _words, owner: _owner, parallel: _parallel, budgetGpuSeconds: _budget, expectedGpuSeconds: _expected, parkedTrials: _parked, whenUnchanged: _unchanged, ...swept } = sweep
   const { name: _run, description: _of, owner: _by, placement: _placement, corpus: { name: _corpus, ...corpus }, ...spec } = run.spec
   return `sweeps/${sha256(canonical({ choice, swept, spec: { ...spec, corpus }, files: [run.base, run.tokenizer, ...run.sources.map((s) => s.file), ...run.benchmarks.map((b) => b.items)].map((f) => f.sha256) }))}/`
-}
-
-const isOpen = async (client: Deps['client'], workflowId: string): Promise<boolean> => {
-  try {
-    return (await client.workflow.getHandle(workflowId).describe()).status.name === 'RUNNING'
-  } catch (e) {
-    if (e instanceof Error && e.name === 'WorkflowNotFoundError') return false
-    throw e
-  }
 }

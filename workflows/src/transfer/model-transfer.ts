@@ -1,7 +1,7 @@
 import { CancellationScope, ChildWorkflowCancellationType, ParentClosePolicy, proxyActivities, sleep, startChild, workflowInfo, type ChildWorkflowHandle } from '@temporalio/workflow'
 import { WorkflowExecutionAlreadyStartedError } from '@temporalio/common'
 import type { ControlActivities, ResolvedRun, ResolvedTransfer } from '@cpt/contracts/activities'
-import { Approval, ConfirmationVerdict, ModelTransferInput, type ModelTransferResult } from '@cpt/contracts/model-transfer'
+import { Approval, ConfirmationVerdict, ModelTransferInput, targetLrOf, type ModelTransferResult } from '@cpt/contracts/model-transfer'
 import { light } from '../activity-options.ts'
 import type { cptRun } from '../cpt-run.ts'
 import { parseInput } from '../parse.ts'
@@ -32,7 +32,7 @@ export async function modelTransfer(input?: unknown): Promise<ModelTransferResul
     const answer = await approval(confirmation, lines)
     const approved = await run.decide('approval', 'approval', { confirmation, chosen: resolved.chosen, override: resolved.override }, answer, Approval)
     const { almr, peakLr } = resolved.chosen
-    const result = { almr, peakLr: Math.min(1, peakLr * resolved.spec.lrFactor), confirmation, approval: approved }
+    const result = { almr, peakLr: targetLrOf(peakLr, resolved.spec.lrFactor), confirmation, approval: approved }
     if (!approved.approved) {
       run.finish('done', `Refused by ${approved.by}${approved.reason === '' ? '' : `: ${approved.reason}`}. The target was not trained.`)
       return { state: 'refused', ...result, run: null }
@@ -99,7 +99,7 @@ const startRun = async (workflowId: string, resolved: ResolvedRun): Promise<Chil
 }
 
 const describe = (run: Run, { spec, evidence, override, chosen, run: { spec: target, parameters } }: ResolvedTransfer): void => {
-  const peakLr = Math.min(1, chosen.peakLr * spec.lrFactor)
+  const peakLr = targetLrOf(chosen.peakLr, spec.lrFactor)
   const code = (text: string): string => `\`${text.replaceAll('`', ' ')}\``
   run.describe({
     model: target.base.model.slice(0, 100), owner: spec.owner, backend: target.placement.train.runner, almr: chosen.almr, lr: peakLr,

@@ -1,4 +1,4 @@
-import type { ConfirmedPoint, Neighbours } from '@cpt/contracts/model-transfer'
+import { targetLrOf, type ConfirmedPoint, type Neighbours } from '@cpt/contracts/model-transfer'
 import type { SweepCell } from '@cpt/contracts/sweep'
 import type { z } from 'zod'
 
@@ -28,7 +28,7 @@ export const confirmationPoints = (chosen: { almr: number; peakLr: number }, cel
   const wanted: Role[] = ['chosen', ...roles[neighbours]]
   const points = wanted.flatMap((role): Planned[] => {
     const { almr: a, peakLr } = places[role]
-    return a === undefined || peakLr === undefined ? [] : [{ role, almr: a, proxyLr: peakLr, targetLr: Math.min(1, peakLr * lrFactor) }]
+    return a === undefined || peakLr === undefined ? [] : [{ role, almr: a, proxyLr: peakLr, targetLr: targetLrOf(peakLr, lrFactor) }]
   })
   return { points, without: wanted.filter((role) => !points.some((p) => p.role === role)) }
 }
