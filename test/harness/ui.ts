@@ -26,24 +26,25 @@ export interface Ui {
   /** Fills in the form of the UI and starts; ends on the page of the workflow. */
   startFromForm: (workflowType: string, workflowId: string, input?: unknown) => Promise<void>
   goTo: (workflowId: string) => Promise<void>
+  /** Types JSON into the page's last editor, as a paste would, so that it adds no brackets of its own. */
+  paste: (json: unknown) => Promise<void>
   /** Sends an update by the page's own dialog; `shot` is the picture of it. */
   sendUpdate: (name: string, json: unknown, shot?: string) => Promise<void>
   close: () => Promise<void>
 }
 
-export const openUi = async (system: System): Promise<Ui> => {
+export const openUi = async (system: System, viewport = { width: 1400, height: 1150 }): Promise<Ui> => {
   const executablePath = findChromium()
   if (executablePath === null) throw new Error('the browser tests need Chromium: install it, or set CPT_CHROMIUM to its path')
   const pictures = given ?? mkdtempSync(join(tmpdir(), 'cpt-screenshots-'))
   mkdirSync(pictures, { recursive: true })
   const browser = await chromium.launch({ executablePath, args: flags })
-  const page = await browser.newPage({ viewport: { width: 1400, height: 1150 } })
+  const page = await browser.newPage({ viewport })
   page.setDefaultTimeout(patienceMs)
   let hasFailed = false
 
   const picture: Ui['picture'] = (name) => page.screenshot({ path: join(pictures, `${name}.png`) })
   const details: Ui['details'] = () => page.frameLocator('iframe')
-  /** Types JSON as a paste would, so that the editor adds no brackets of its own. */
   const paste = async (within: Page | Locator, json: unknown): Promise<void> => {
     await within.locator('[role="textbox"][data-language="json"]').last().click()
     await page.keyboard.insertText(JSON.stringify(json, null, 2))
@@ -53,6 +54,7 @@ export const openUi = async (system: System): Promise<Ui> => {
 
   return {
     page, picture, details,
+    paste: (json) => paste(page, json),
     after: async (task) => {
       if (task.result?.state !== 'fail') return
       hasFailed = true
