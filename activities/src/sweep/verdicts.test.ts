@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -54,6 +54,26 @@ test('the same sweep under another name, owner, budget, pace or name of its corp
   const verdictRef = await keep({ name: 'monday' }, [trial(0, 'done')])
   for (const same of [{ name: 'tuesday' }, { owner: 'ann', description: 'x' }, { budgetGpuSeconds: 7, expectedGpuSeconds: 1, parallel: 9 }, { parkedTrials: 'leave', whenUnchanged: 'end' }, { run: { name: 'other', placement: { data: { threads: 4 } } } }, { run: { corpus: { name: 'web' } } }] satisfies AlmrLrSweepInput[]) expect((await found(same))?.verdictRef).toEqual(verdictRef)
   for (const other of [{ grid: { almr: [0.3] } }, { tokensPerTrial: 65_536 * 4 }, { choice: { retentionToleranceNats: 0.1 } }, { run: { corpus: { dedup: { jaccard: 0.5 } } } }] satisfies AlmrLrSweepInput[]) expect(await found(other)).toBeNull()
+})
+
+test('another scorer of the corpus is another sweep, whatever its path is called', async () => {
+  const given: AlmrLrSweepInput = { name: 'scored', grid: { almr: [0.11] } }
+  const resolved = await resolveSweep(deps())(given)
+  const scoredBy = (sha256: string) => ({ ...resolved, run: { ...resolved.run, scorer: { uri: 'models:scorer/', sha256, bytes: 1 } } })
+  const { verdictRef } = await commitVerdict(deps())(await fileOf(given, [trial(0, 'done')]))
+  await rememberSweep(deps())({ resolved: scoredBy('1'.repeat(64)), verdict: verdictRef, workflowId: 'sweep/scored', report: null })
+  expect((await sweptBefore(deps())(scoredBy('1'.repeat(64))))?.verdictRef).toEqual(verdictRef)
+  expect(await sweptBefore(deps())(scoredBy('2'.repeat(64)))).toBeNull()
+})
+
+test('a verdict that was removed is no longer known, and one that cannot be read is for a person', async () => {
+  const given: AlmrLrSweepInput = { name: 'spoilt', grid: { almr: [0.13] } }
+  const { uri } = await keep(given, [trial(0, 'done')])
+  const fingerprint = uri.slice(6, 70)
+  await writeFile(await deps().store.localPath({ uri }), 'x')
+  await expect(found(given)).rejects.toMatchObject({ type: 'StoreCorrupt', nonRetryable: true, message: expect.stringContaining('the verdict of sweep/spoilt') as unknown })
+  await deps().store.remove(`commits/${fingerprint.slice(0, 2)}/${fingerprint}.json`)
+  expect(await found(given)).toBeNull()
 })
 
 test('a sweep that lacks trials is swept again, unless all it lacks still waits for a person', async () => {

@@ -5,7 +5,7 @@ import { VerdictFile } from '@cpt/contracts/sweep-verdict'
 import { z } from 'zod'
 import type { Deps } from '../deps.ts'
 import { canonical, fingerprintOf, parentsOf, sha256 } from '../identity.ts'
-import { StoreCorrupt, UnknownPath } from '../stage-failure.ts'
+import { needsPerson, StoreCorrupt, UnknownPath } from '../stage-failure.ts'
 import { invalidInput } from '../resolve-input.ts'
 import { trialStates } from './trial-states.ts'
 
@@ -56,9 +56,12 @@ export const sweptBefore =
   async (resolved) => {
     for (const key of await store.list(folderOf(resolved))) {
       const swept = Swept.parse(JSON.parse(Buffer.from((await store.get(key)) ?? '').toString('utf8')))
-      // a verdict that was swept from the store is no longer known
-      const file = await fileAt(store, swept.verdict).catch(() => null)
-      if (file === null) continue
+      const fingerprint = swept.verdict.uri.slice(6, 70)
+      // one that was removed from the store is no longer known; one that cannot be read is for a person
+      if ((await store.record(fingerprint)) === null) continue
+      const file = await fileAt(store, swept.verdict).catch((e: unknown) => {
+        throw needsPerson('StoreCorrupt', `the verdict of ${swept.workflowId}: ${e instanceof Error ? e.message : String(e)}`, { stage: choice.name, fingerprint, attempts: 0, endClass: 'bad-data', logTail: [] })
+      })
       const missing = file.trials.filter((t) => t.measurement === null)
       const parked = missing.filter((t) => t.status === 'parked')
       const stillWait = parked.length === missing.length && (await trialStates({ client })(parked.map((t) => t.workflowId))).every((t) => t.isOpen)
@@ -90,5 +93,5 @@ const fileAt = async (store: Deps['store'], ref: ArtifactRef): Promise<VerdictFi
 const folderOf = ({ sweep, run }: ResolvedSweep): string => {
   const { name: _name, description: _words, owner: _owner, parallel: _parallel, budgetGpuSeconds: _budget, expectedGpuSeconds: _expected, parkedTrials: _parked, whenUnchanged: _unchanged, ...swept } = sweep
   const { name: _run, description: _of, owner: _by, placement: _placement, corpus: { name: _corpus, ...corpus }, ...spec } = run.spec
-  return `sweeps/${sha256(canonical({ choice, swept, spec: { ...spec, corpus }, files: [run.base, run.tokenizer, ...run.sources.map((s) => s.file), ...run.benchmarks.map((b) => b.items)].map((f) => f.sha256) }))}/`
+  return `sweeps/${sha256(canonical({ choice, swept, spec: { ...spec, corpus }, files: [run.base, run.tokenizer, ...run.sources.map((s) => s.file), ...run.benchmarks.map((b) => b.items), ...(run.scorer === undefined ? [] : [run.scorer])].map((f) => f.sha256) }))}/`
 }
