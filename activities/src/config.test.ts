@@ -36,6 +36,11 @@ test('a job gets no secret of the worker', () => {
   expect(JSON.stringify(jobEnv)).not.toContain('secret')
 })
 
+test('a job is started with an allocator that keeps its memory, unless the operator says otherwise', () => {
+  expect(loadConfig({}).jobEnv.GLIBC_TUNABLES).toContain('glibc.malloc.mmap_threshold=')
+  expect(loadConfig({ GLIBC_TUNABLES: 'glibc.malloc.check=3' }).jobEnv.GLIBC_TUNABLES).toBe('glibc.malloc.check=3')
+})
+
 describe('a store', () => {
   const s3 = { CPT_HOME: '/cpt', CPT_STATE: '/state', PATH: '/bin', CPT_STORE: 's3://bucket/team/a/', CPT_S3_ENDPOINT: 'http://127.0.0.1:7070', AWS_ACCESS_KEY_ID: 'id', AWS_SECRET_ACCESS_KEY: 'hush' }
 
