@@ -9,6 +9,7 @@ import type { Deps } from './deps.ts'
 import { failpoint } from './failpoint.ts'
 import { isHeld, isPausedEnd, leavesWhenUnwanted, paused, pausedAt } from './hold.ts'
 import { sweepDebris } from './job-debris.ts'
+import { endTold } from './job-runner/end-told.ts'
 import { JobNotStarted, type JobFolder } from './job-runner/job-runner.ts'
 import { writeEnd } from './job-runner/job-files.ts'
 import { replaceFile } from './replace-file.ts'
@@ -28,12 +29,22 @@ const startMs = 5_000
 export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> => {
   const current = await currentAttempt(deps, work)
   if ('committedBy' in current) return current.committedBy
+  const leave = new AbortController()
+  try {
+    return await watchAttempt(deps, work, current, leave.signal)
+  } finally {
+    leave.abort()
+  }
+}
+
+const watchAttempt = async (deps: Deps, work: RangeWork, current: Attempt, over: AbortSignal): Promise<number> => {
   const { job, runner, note } = current
   await enterAsker(deps.workDir, runner.name, job, work.asker)
   const startedAt = performance.now()
   const seen = { tokens: -1, done: -1, phase: '', at: startedAt }
   const leaveWhenUnwanted = leavesWhenUnwanted(deps.workDir, job, work.asker)
   let [lease, submitted] = [0, false]
+  let told: Promise<void> | null = null
   for (;;) {
     const state = await runner.look(job)
     switch (state.state) {
@@ -68,7 +79,8 @@ export const watchRange = async (deps: Deps, work: RangeWork): Promise<number> =
         if (isPausedEnd(state.end) && isHeld(deps.workDir, work.asker)) throw paused(`${work.stage.name}: ${pausedAt(work.request, state.end, await work.pending())}`)
         throw await judge(work, job, state.end)
     }
-    await untilNextLook(work, current)
+    told ??= endTold(job.path, over)
+    await untilNextLook(work, current, told)
   }
 }
 
@@ -101,12 +113,12 @@ const stopStuck = async (deps: Deps, work: RangeWork, { job, runner }: Attempt):
   await work.live.beating(() => runner.stop(job, stopGraceMs))
 }
 
-/** Waits for the next look; on cancellation stops the job (a person asked) or leaves it running (the worker goes). */
-const untilNextLook = async (work: RangeWork, { job, runner }: Attempt): Promise<void> => {
+/** Waits for the next look, which comes early when the job's end is told; on cancellation stops the job (a person asked) or leaves it running (the worker goes). */
+const untilNextLook = async (work: RangeWork, { job, runner }: Attempt, told: Promise<void>): Promise<void> => {
   if (work.detach.aborted) throw new Detached()
   const ctx = Context.current()
   try {
-    await ctx.sleep(pollMs)
+    await Promise.race([ctx.sleep(pollMs), told])
   } catch (e) {
     if (!(e instanceof CancelledFailure)) throw e
     const why = ctx.cancellationDetails
