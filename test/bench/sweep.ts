@@ -125,6 +125,11 @@ const bench = async (system: System, folder: string): Promise<void> => {
       theirs.push(run)
     }
     reportWall(ours.run, theirs)
+    for (const name of peers.slice(0, 1)) {
+      say(`${titleOf[name]}, with the allocator settings of our jobs: ${numTrials} trials`)
+      const { run } = await peerOnce({ ...caseOf(name, 'allocator'), ourAllocator: true })
+      add({ measure: `${numTrials} trials beside ${titleOf[name]} with the allocator settings of our jobs`, ours: wallSeconds(ours.run), peer: wallSeconds(run), peerName: run.driver, unit: 's', goal: 'printed', holds: true })
+    }
   }
   if (parts.has('kills')) {
     const losses: Loss[] = []

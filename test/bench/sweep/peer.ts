@@ -23,6 +23,8 @@ export interface PeerCase {
   /** A store with the prepared corpus. */
   prepared: string
   trials: TrialJobs[]
+  /** Whether its processes get the allocator settings of our jobs, which its documentation knows nothing of. */
+  ourAllocator?: boolean
   /** A folder of its own, to be removed by whoever made it. */
   work: string
 }
@@ -59,7 +61,7 @@ export const peerKilled = async (peer: PeerCase, parallel: number): Promise<{ ru
   for (;;) {
     const done = new Set(only(await linesOf(peer), 'end').map((l) => l.index)).size
     if (done >= numTrials / 2 && done < numTrials && (await inTraining(peer)).length >= Math.min(parallel, numTrials - done)) break
-    if (done === numTrials || over.signal.aborted) throw new Error(`${peer.name}: over before it could be killed; see ${join(peer.work, 'output.log')}`)
+    if (done === numTrials || over.signal.aborted) throw new Error(`${peer.name}: over after ${done} trials, before it could be killed; its last words:\n${await lastWords(peer)}`)
     await sleep(200)
   }
   await driver.kill()
@@ -104,14 +106,15 @@ export const stopPeers = async (): Promise<void> => {
   await Promise.all([...running].map((driver) => driver.kill()))
 }
 
-const start = async ({ name, python, config, work }: PeerCase, startNumber: number): Promise<Driver> => {
+const start = async ({ name, python, config, ourAllocator = false, work }: PeerCase, startNumber: number): Promise<Driver> => {
   const file = new URL(`${name}_driver.py`, import.meta.url).pathname
   const mark = `CPT_BENCH=${work}`
   const log = await open(join(work, 'output.log'), 'a')
+  const { GLIBC_TUNABLES = '', ...jobEnv } = config.jobEnv
   const child = spawn(python, [file, work], {
     cwd: work, detached: true, stdio: ['ignore', log.fd, log.fd],
     env: {
-      ...config.jobEnv, CPT_BENCH: work, CPT_BENCH_START: String(startNumber), TMPDIR: work, PYTHONPATH: new URL('.', import.meta.url).pathname, PYTHONDONTWRITEBYTECODE: '1',
+      ...jobEnv, ...(ourAllocator ? { GLIBC_TUNABLES } : {}), CPT_BENCH: work, CPT_BENCH_START: String(startNumber), TMPDIR: work, PYTHONPATH: new URL('.', import.meta.url).pathname, PYTHONDONTWRITEBYTECODE: '1',
       OMP_NUM_THREADS: '1', OMP_WAIT_POLICY: 'passive',
       RAY_worker_niceness: '0', RAY_AUTH_MODE: 'disabled', RAY_USAGE_STATS_ENABLED: '0', RAY_CHDIR_TO_TRIAL_DIR: '0', RAY_AIR_NEW_OUTPUT: '0', TUNE_DISABLE_AUTO_CALLBACK_LOGGERS: '1', TUNE_GLOBAL_CHECKPOINT_S: '1',
     },
@@ -129,7 +132,7 @@ const start = async ({ name, python, config, work }: PeerCase, startNumber: numb
   }
   const ended = gone.then(async (code) => {
     await rest()
-    if (code !== 0) throw new Error(`${file} ended with ${code === null ? 'a signal' : `exit code ${code}`}; its last words:\n${(await readFile(join(work, 'output.log'), 'utf8')).slice(-4000)}`)
+    if (code !== 0) throw new Error(`${file} ended with ${code === null ? 'a signal' : `exit code ${code}`}; its last words:\n${await lastWords({ work })}`)
   })
   const driver: Driver = {
     ended,
@@ -143,6 +146,8 @@ const start = async ({ name, python, config, work }: PeerCase, startNumber: numb
   running.add(driver)
   return driver
 }
+
+const lastWords = async ({ work }: Pick<PeerCase, 'work'>): Promise<string> => (await readFile(join(work, 'output.log'), 'utf8')).slice(-4000)
 
 const linesOf = async ({ work }: PeerCase): Promise<Line[]> => {
   const text = await readFile(join(work, 'log.jsonl'), 'utf8').catch(() => '')
