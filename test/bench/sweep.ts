@@ -170,7 +170,8 @@ const tableOf = (rows: readonly SweepRow[]): string => {
 const folder = await mkdtemp(join(tmpdir(), 'cpt-sweep-'))
 const interrupted = new Promise<never>((_, reject) => {
   for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(signal, () => {
+    // a terminal's Ctrl-C arrives twice, from it and from the process that started this one
+    process.on(signal, () => {
       // what waits for the server fails once it is gone, in timers too, and everything is still to be ended
       process.on('uncaughtException', () => undefined)
       reject(new Error(`ended by ${signal}`))
