@@ -3,10 +3,11 @@ import { arrayFromPayloads, defaultPayloadConverter } from '@temporalio/common'
 import { eventsOf, type Recorded } from './recorded-histories.ts'
 import type { Called } from './replay-histories.ts'
 
-/** What a history says was called: activities by their ids in the order they were scheduled, then the next run of a chain. */
+/** What a history says was called: activities and child workflows by their ids in the order they were scheduled, then the next run of a chain. */
 export const recordedCalls = (recorded: Pick<Recorded, 'history'>): Called[] =>
-  eventsOf(recorded).flatMap(({ activityTaskScheduledEventAttributes: activity, workflowExecutionContinuedAsNewEventAttributes: next }) => {
+  eventsOf(recorded).flatMap(({ activityTaskScheduledEventAttributes: activity, startChildWorkflowExecutionInitiatedEventAttributes: child, workflowExecutionContinuedAsNewEventAttributes: next }) => {
     if (activity != null) return [{ call: activity.activityId ?? '', args: decoded(activity.input?.payloads) }]
+    if (child != null) return [{ call: child.workflowId ?? '', args: decoded(child.input?.payloads) }]
     if (next != null) return [{ call: 'continueAsNew', args: decoded(next.input?.payloads) }]
     return []
   })

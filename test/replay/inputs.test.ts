@@ -21,17 +21,29 @@ const compare = async (workflowCode: string, histories: Recorded[]): Promise<{ n
 
 const ofScenario = (name: string): Recorded[] => recorded.filter((r) => scenarioOf(r.name) === name)
 
+interface Call {
+  activityId?: string
+  workflowId?: string
+  input: { payloads: { data: string }[] }
+}
 interface CallEvent {
-  activityTaskScheduledEventAttributes?: { activityId: string; input: { payloads: { data: string }[] } }
+  activityTaskScheduledEventAttributes?: Call
+  startChildWorkflowExecutionInitiatedEventAttributes?: Call
 }
 type Path = readonly (string | number)[]
 
-/** Copies of histories in which one activity has `value` at a path of its arguments; undefined takes the key away. */
-const withInput = (histories: Recorded[], activityId: string, path: Path, value: unknown): Recorded[] => {
+const ownerOf = (histories: Recorded[], run: string): unknown => {
+  const call = histories.flatMap(recordedCalls).find((c) => c.call === run)
+  return (call?.args as [unknown, unknown, { spec: { owner: string } }])[2].spec.owner
+}
+
+/** Copies of histories in which one activity, or child workflow, has `value` at a path of its arguments; undefined takes the key away. */
+const withInput = (histories: Recorded[], id: string, path: Path, value: unknown): Recorded[] => {
   const copies = structuredClone(histories)
-  const activity = copies.flatMap(({ history }) => (history as { events: CallEvent[] }).events).map((e) => e.activityTaskScheduledEventAttributes).find((a) => a?.activityId === activityId)
+  const call = copies.flatMap(({ history }) => (history as { events: CallEvent[] }).events).map((e) => e.activityTaskScheduledEventAttributes ?? e.startChildWorkflowExecutionInitiatedEventAttributes)
+    .find((c) => c?.activityId === id || c?.workflowId === id)
   const [index, ...within] = path
-  const payload = activity!.input.payloads[index as number]!
+  const payload = call!.input.payloads[index as number]!
   payload.data = Buffer.from(JSON.stringify(replaced(JSON.parse(Buffer.from(payload.data, 'base64').toString('utf8')), within, value))).toString('base64')
   return copies
 }
@@ -58,6 +70,14 @@ test.each<[string, string, string, Path, unknown, string]>([
   const results = await compare(code, withInput(ofScenario(scenario), activityId, path, value))
   expect(results.map((r) => r.error)).toEqual(results.map(() => null))
   expect(results.flatMap((r) => r.differences)).toEqual([`${activityId} ${difference}`])
+})
+
+test('so is an input of a child workflow, by the id of the child', async () => {
+  const histories = ofScenario('transfer')
+  const run = `${histories[0]!.workflowId}/run`
+  const results = await compare(code, withInput(histories, run, [2, 'spec', 'owner'], 'somebody'))
+  expect(results.map((r) => r.error)).toEqual(results.map(() => null))
+  expect(results.flatMap((r) => r.differences)).toEqual([`${run} $[2].spec.owner: recorded "somebody", now ${JSON.stringify(ownerOf(histories, run))}`])
 })
 
 test.each([
