@@ -99,5 +99,10 @@ export interface TrialParked {
   waitsFor: Waiting | null
   spentGpuSeconds: number
 }
-/** What a parked trial waits for. */
+/** What a run tells the transfer that began it: for what it waits for a person; nothing: it goes on. */
+export interface RunParked {
+  workflowId: string
+  waitsFor: Waiting[]
+}
+/** What a parked trial, or run, waits for. */
 export type Waiting = Pick<Parked, 'stage' | 'park' | 'type' | 'message' | 'cause' | 'suggest' | 'actions'>

@@ -65,6 +65,32 @@ test('a transfer that a person refuses ends without a run', async () => {
   expect(await transfer.result()).toMatchObject({ state: 'refused', run: null, approval: { reason: 'not now' } })
 })
 
+test('what the run on the target waits for stands on the page of its transfer, whose pause is the run\'s', async () => {
+  const transfer = await startTransfer(small({ phase: { tokens: 100_000 * batch } }))
+  await asked(transfer)
+  expect(await answer(transfer, { by: 'ann', reason: 'as predicted' })).toContain('approved')
+  const run = system.client.workflow.getHandle(`${transfer.workflowId}/run`)
+  const waits = await until('the transfer to tell what its run waits for', async () => (await transfer.query<RunProgress>('progress')).waits?.[0] ?? null, 600)
+  expect(waits).toMatchObject({ workflowId: run.workflowId, stage: 'transfer/round-1/sample-mixture', park: 1 })
+  const page = await pageOf(transfer)
+  expect(page).toContain(`[its page](/namespaces/cpt/workflows/${encodeURIComponent(run.workflowId)})`)
+  expect(page).toContain(`"stage": "${waits.stage}"`)
+  expect(page).toContain(`**Waiting for a person at ${run.workflowId}`)
+
+  const pausedOf = (paused: boolean) => until(`the run to be ${paused ? 'paused' : 'resumed'}`, async () => (await run.query<RunProgress>('progress')).paused === paused || null, 120)
+  await transfer.executeUpdate('pause', { args: [{ by: 'ann' }] })
+  await pausedOf(true)
+  await transfer.executeUpdate('resume', { args: [{ by: 'ann' }] })
+  await pausedOf(false)
+
+  await run.executeUpdate('resolveFailure', { args: [{ stage: waits.stage, park: waits.park, action: 'abort', by: 'ann', reason: 'too little text' }] })
+  await expect(transfer.result()).rejects.toThrow()
+  const after = await transfer.query<RunProgress>('progress')
+  expect(after.waits).toBeUndefined()
+  expect(await pageOf(transfer)).toMatch(/Ended without a result[^]*\/run` ended before the target was trained: .*too little text/)
+  await nothingLeft(system.storeDir)
+})
+
 test('without evidence it is refused, and so is evidence of another digest, at once and by path', async () => {
   const refusalOf = async (input: unknown) => (await failureOf((await startTransfer(input)) as unknown as RunHandle)).problems.map((p) => `${p.path}: ${p.expected}`).join('\n')
   expect(await refusalOf({})).toMatch(/^verdict: .*override/)

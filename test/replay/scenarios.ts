@@ -134,6 +134,20 @@ const sweeping: Scenario[] = [
       return await atTheEnd(transfer)
     },
   },
+  {
+    name: 'transfer-with-a-parked-run',
+    also: { 'transfer-run-given-up': 'run' },
+    play: async (system) => {
+      const transfer = await transferOf(system, { phase: { tokens: 100_000 * batch } })
+      await asksForApproval(transfer)
+      await transfer.executeUpdate<string, [unknown]>('approve', { args: [{ by: 'ann', reason: 'seen' }] })
+      const { stage, park } = await until(`${transfer.workflowId} to tell what its run waits for`, async () => (await transfer.query<RunProgress>('progress')).waits?.[0] ?? null, 600)
+      await transfer.executeUpdate<string, [unknown]>('pause', { args: [{ by: 'ann' }] })
+      await transfer.executeUpdate<string, []>('resume')
+      await resolve(system.client.workflow.getHandle(`${transfer.workflowId}/run`), { stage, park, action: 'abort', reason: 'too little text', by: 'ann' })
+      return await atTheEnd(transfer)
+    },
+  },
   { name: 'transfer-without-evidence', play: async (system) => await atTheEnd(await begin(system, 'modelTransfer', {})) },
   {
     name: 'transfer-overridden-and-cancelled',

@@ -1,4 +1,4 @@
-import { CancellationScope, ContinueAsNew, proxyActivities, workflowInfo } from '@temporalio/workflow'
+import { CancellationScope, ContinueAsNew, getExternalWorkflowHandle, proxyActivities, workflowInfo } from '@temporalio/workflow'
 import type { ControlActivities, ResolvedRun } from '@cpt/contracts/activities'
 import { CptRunInput, type CptRunResult } from '@cpt/contracts/cpt-run'
 import { light } from './activity-options.ts'
@@ -7,8 +7,10 @@ import { commitNamed } from './commit-named.ts'
 import { prepareCorpus, prepareSynthetic } from './corpus-preparation.ts'
 import { cptRound, type RoundSetting, type RoundState } from './cpt-round.ts'
 import { compareBenchmarks, evaluateBenchmarks, gate, type BenchmarkResults } from './evaluation.ts'
+import { runParkedSignal } from './messages.ts'
 import { parseInput } from './parse.ts'
 import { openRun, type Run } from './run.ts'
+import { tellOfParks, told } from './tell.ts'
 
 /**
  * The lifecycle of a continual pre-training: prepare the corpus, measure the base, train round by round with the mixture
@@ -22,6 +24,7 @@ export async function cptRun(input?: unknown, chapter?: Chapter, known?: Resolve
   const resolved = chapter?.resolved ?? known ?? await proxyActivities<ControlActivities>({ ...light, activityId: 'resolve-input', summary: 'presets, defaults, files' }).resolveInput(given)
   describe(run, resolved)
   const startedAtMs = chapter?.startedAtMs ?? Date.now()
+  tellParent(run)
   // a branch must not outlive the run: whatever ends the main line withdraws the others, and waits until their jobs are gone
   return await CancellationScope.cancellable(async () => {
     const branches: Promise<unknown>[] = []
@@ -46,6 +49,13 @@ export async function cptRun(input?: unknown, chapter?: Chapter, known?: Resolve
       throw e
     }
   })
+}
+
+/** Whoever began this run, as a transfer does, has its parks on the own page too. */
+const tellParent = (run: Run): void => {
+  const { parent, workflowId } = workflowInfo()
+  if (parent === undefined) return
+  tellOfParks(run, (waitsFor) => told(() => getExternalWorkflowHandle(parent.workflowId).signal(runParkedSignal, { workflowId, waitsFor }))).catch(() => undefined)
 }
 
 type Beside = <T>(promise: Promise<T>) => Promise<T>

@@ -147,6 +147,7 @@ export const openRun = (kind: string, before?: Pick<Run, 'progress' | 'decisions
     show: (key, line) => {
       const shown = Object.assign(progress.stages.find((s) => s.key === key) ?? begin(progress, key, line.stage), line)
       if (shown.state !== 'running') finish(shown)
+      settle(progress)
       changed()
     },
     asks: (asked) => {

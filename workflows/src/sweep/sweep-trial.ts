@@ -1,4 +1,4 @@
-import { CancellationScope, condition, getExternalWorkflowHandle, isCancellation, proxyActivities, workflowInfo } from '@temporalio/workflow'
+import { CancellationScope, getExternalWorkflowHandle, isCancellation, proxyActivities, workflowInfo } from '@temporalio/workflow'
 import type { ControlActivities, ResolvedRun } from '@cpt/contracts/activities'
 import { trialPhase, trialSpec, type SweepSpec } from '@cpt/contracts/almr-lr-sweep'
 import type { TrialMeasurement, TrialOutcome, TrialPoint } from '@cpt/contracts/sweep'
@@ -8,6 +8,7 @@ import { cptRound } from '../cpt-round.ts'
 import { trialEndedSignal, trialParkedSignal } from '../messages.ts'
 import type { FixedFields } from '../patch.ts'
 import { openRun, type Run } from '../run.ts'
+import { tellOfParks, told } from '../tell.ts'
 import { lossesOf } from './measure.ts'
 
 /** What a sweep hands to one of its trials. */
@@ -48,8 +49,11 @@ export async function sweepTrial({ sweepId, chain, index, point, sweep, run: sha
     await told(() => getExternalWorkflowHandle(sweepId).signal(trialEndedSignal, { chain, outcome, spentGpuSeconds: spent }))
     return outcome
   }
-  const tellOfParks = new CancellationScope()
-  const telling = tellOfParks.run(() => parksTold(run, sweepId, chain, index, cost)).catch(() => undefined)
+  const beside = new CancellationScope()
+  const telling = beside.run(() => tellOfParks(run, async ([waitsFor = null]) => {
+    const { spent } = await cost()
+    await told(() => getExternalWorkflowHandle(sweepId).signal(trialParkedSignal, { chain, index, waitsFor, spentGpuSeconds: spent }))
+  })).catch(() => undefined)
   try {
     const [stage] = spec.plan
     if (stage === undefined) throw new TypeError('a trial has one phase')
@@ -65,7 +69,7 @@ export async function sweepTrial({ sweepId, chain, index, point, sweep, run: sha
     run.finish('failed', 'Ended without a measurement')
     throw e
   } finally {
-    tellOfParks.cancel()
+    beside.cancel()
     await telling
   }
 }
@@ -82,25 +86,5 @@ const costOf = (run: Run, { spec: { placement } }: ResolvedRun): Cost => {
     const training = run.progress.stages.find((s) => s.key === key)?.fingerprint ?? ''
     const { spentSeconds, workSeconds } = await trialCost({ run: { workflowId, firstRunId: firstExecutionRunId }, key, fingerprint: training === '' ? null : training })
     return { spent: spentSeconds * devices, work: workSeconds * devices, training }
-  }
-}
-
-/** Tells the sweep whenever the trial begins or ceases to wait for a person. */
-const parksTold = async (run: Run, sweepId: string, chain: string, index: number, cost: Cost): Promise<void> => {
-  for (let waits = false; ; waits = !waits) {
-    await condition(() => (run.progress.parked.length > 0) !== waits)
-    const [parked] = run.progress.parked
-    const { spent } = await cost()
-    const waitsFor = parked === undefined ? null : { stage: parked.stage, park: parked.park, type: parked.type, message: parked.message.slice(0, 2000), cause: parked.cause, suggest: parked.suggest, actions: parked.actions }
-    await told(() => getExternalWorkflowHandle(sweepId).signal(trialParkedSignal, { chain, index, waitsFor, spentGpuSeconds: spent }))
-  }
-}
-
-/** A sweep that has ended hears nothing any more, and that is no failure of the trial. */
-const told = async (signal: () => Promise<void>): Promise<void> => {
-  try {
-    await signal()
-  } catch (e) {
-    if (isCancellation(e)) throw e
   }
 }

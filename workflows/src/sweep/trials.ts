@@ -6,8 +6,9 @@ import { trialMemo } from '@cpt/contracts/ids'
 import type { Ledger, TrialEnded, TrialOutcome, TrialPoint, Waiting } from '@cpt/contracts/sweep'
 import { light } from '../activity-options.ts'
 import type { Prepared } from '../chapter.ts'
-import { holdSignal, setBudgetUpdate, trialEndedSignal, trialParkedSignal } from '../messages.ts'
+import { setBudgetUpdate, trialEndedSignal, trialParkedSignal } from '../messages.ts'
 import type { Run } from '../run.ts'
+import { passOnPauses } from '../tell.ts'
 import { balance, debit, estimate, openLedger, reserve, settle } from './ledger.ts'
 import type { sweepTrial, TrialInput } from './sweep-trial.ts'
 
@@ -166,23 +167,11 @@ export const openTrials = (run: Run, { points, order, sweep, shared }: TrialPlan
     }
   }
 
-  const signalAll = (indices: readonly number[], paused: boolean): Promise<unknown> =>
-    // one that has just ended hears nothing
-    Promise.all(indices.map((i) => getExternalWorkflowHandle(idOf(i)).signal(holdSignal, { paused }).catch(() => undefined)))
-
-  /** A paused sweep pauses its trials with it. */
-  const passOnPauses = async (): Promise<void> => {
-    for (let paused = false; ; paused = !paused) {
-      await condition(() => run.progress.paused !== paused)
-      await signalAll(openOnes(), !paused)
-    }
-  }
-
   return {
     state,
     work: async (prepared, between) => {
       const beside = new CancellationScope()
-      const passing = beside.run(passOnPauses).catch(() => undefined)
+      const passing = beside.run(() => passOnPauses(run, () => openOnes().map(idOf))).catch(() => undefined)
       try {
         await work(prepared, between)
       } catch (e) {

@@ -1,14 +1,17 @@
-import { CancellationScope, ChildWorkflowCancellationType, ParentClosePolicy, proxyActivities, sleep, startChild, workflowInfo, type ChildWorkflowHandle } from '@temporalio/workflow'
-import { WorkflowExecutionAlreadyStartedError } from '@temporalio/common'
+import { CancellationScope, ChildWorkflowCancellationType, ParentClosePolicy, proxyActivities, setHandler, sleep, startChild, workflowInfo, type ChildWorkflowHandle } from '@temporalio/workflow'
+import { ChildWorkflowFailure, WorkflowExecutionAlreadyStartedError } from '@temporalio/common'
 import type { ControlActivities, ResolvedRun, ResolvedTransfer } from '@cpt/contracts/activities'
 import { Approval, ConfirmationVerdict, ModelTransferInput, targetLrOf, type ModelTransferResult } from '@cpt/contracts/model-transfer'
 import { light } from '../activity-options.ts'
 import type { cptRun } from '../cpt-run.ts'
+import { runParkedSignal } from '../messages.ts'
+import { plain } from '../page.ts'
 import { parseInput } from '../parse.ts'
 import { openRun, type Run } from '../run.ts'
 import { lossesOf } from '../sweep/measure.ts'
 import { prepareTrials } from '../sweep/prepare-trials.ts'
 import { noTrials, openTrials } from '../sweep/trials.ts'
+import { passOnPauses } from '../tell.ts'
 import { openApproval } from './approval.ts'
 import { confirm } from './confirm.ts'
 import { evidenceText } from './evidence-text.ts'
@@ -41,7 +44,7 @@ export async function modelTransfer(input?: unknown): Promise<ModelTransferResul
     run.finish('done', `The target was trained by \`${trained.workflowId}\`. Report: ${trained.result.report}`)
     return { state: 'trained', ...result, run: trained }
   } catch (e) {
-    await CancellationScope.nonCancellable(() => Promise.resolve(run.finish('failed', 'Ended before the target was trained')))
+    await CancellationScope.nonCancellable(() => Promise.resolve(run.finish('failed', endOf(e))))
     throw e
   }
 }
@@ -61,6 +64,12 @@ const confirmOnTarget = async (run: Run, { spec, evidence, chosen, trials: sweep
   return await run.decide('confirmation', 'confirmation', inputs, confirm(inputs), ConfirmationVerdict)
 }
 
+/** Why the target was not trained: a run that failed says it, other ends stand in the page's lines. */
+const endOf = (e: unknown): string => {
+  if (!(e instanceof ChildWorkflowFailure) || e.workflowType !== 'cptRun') return 'Ended before the target was trained'
+  return `\`${e.execution.workflowId}\` ended before the target was trained: ${plain(e.cause?.message ?? 'no reason given')}`
+}
+
 /** What stands in the model's lineage besides its data: the sweep's verdict, the confirmation, who approved or overrode. */
 const lineageOf = (run: Run, { evidence, override }: ResolvedTransfer): NonNullable<ResolvedRun['spec']['lineage']> => {
   const kept = (kind: string): { uri: string; sha256: string } => {
@@ -74,14 +83,30 @@ const lineageOf = (run: Run, { evidence, override }: ResolvedTransfer): NonNulla
   ]
 }
 
-/** The run on the target; a cancelled transfer cancels it. One left by this transfer before a reset goes first. */
+/**
+ * The run on the target. What it waits for stands on the transfer's page, a pause of the transfer is the run's, and a
+ * cancelled transfer cancels it. One left by this transfer before a reset goes first.
+ */
 const trainTarget = async (run: Run, resolved: ResolvedRun): Promise<NonNullable<ModelTransferResult['run']>> => {
   const workflowId = `${workflowInfo().workflowId}/run`
+  await run.released()
+  setHandler(runParkedSignal, ({ workflowId: from, waitsFor }) => {
+    if (from !== workflowId) return
+    run.progress.waits = waitsFor.map((w) => ({ workflowId, ...w }))
+    run.show('run', { stage: 'run', state: waitsFor.length === 0 ? 'running' : 'parked', note: [workflowId, ...waitsFor.map((w) => `waits for a person at ${w.stage}, ${w.type}`)].join(': ') })
+  })
   run.show('run', { stage: 'run', state: 'running', note: workflowId })
   const child = await startRun(workflowId, resolved)
-  const result = await child.result()
-  run.show('run', { stage: 'run', state: 'done', note: `${workflowId}: gate ${result.verdict}` })
-  return { workflowId, result }
+  const beside = new CancellationScope()
+  const passing = beside.run(() => passOnPauses(run, () => [workflowId])).catch(() => undefined)
+  try {
+    const result = await child.result()
+    run.show('run', { stage: 'run', state: 'done', note: `${workflowId}: gate ${result.verdict}` })
+    return { workflowId, result }
+  } finally {
+    beside.cancel()
+    await passing
+  }
 }
 
 const startRun = async (workflowId: string, resolved: ResolvedRun): Promise<ChildWorkflowHandle<typeof cptRun>> => {
