@@ -116,6 +116,15 @@ program
   .addOption(state())
   .action(async (named: string, budget: number | null, flags: StateFlag) => (await import('./sweep/budget.ts')).budget(named, budget, flags))
 
+program
+  .command('approve')
+  .description('let a transfer train its target, or refuse it; the evidence is on its page')
+  .argument('<transfer>')
+  .option('--refuse', 'end the transfer without a run')
+  .option('--reason <text>', 'goes on record; needed where the confirmation does not hold', '')
+  .addOption(state())
+  .action(async (named: string, flags: StateFlag & { refuse?: boolean; reason: string }) => (await import('./sweep/approve.ts')).approve(named, flags))
+
 program.command('status').description('list runs, sweeps and trials, or show one').argument('[id]').option('--json', 'print JSON').addOption(state()).action(async (id: string | undefined, flags: StateFlag & { json?: boolean }) => (await import('./run/status.ts')).status(id, flags))
 program.command('watch').description('follow a run until it ends').argument('<id>').addOption(state()).action(async (id: string, flags: StateFlag) => (await import('./run/watch-command.ts')).watchCommand(id, flags))
 

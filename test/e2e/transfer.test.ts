@@ -7,6 +7,7 @@ import type { AlmrLrSweepResult } from '@cpt/contracts/almr-lr-sweep'
 import type { RunProgress } from '@cpt/contracts/cpt-run'
 import { controlQueue } from '@cpt/contracts/ids'
 import type { ModelTransferInput, ModelTransferResult } from '@cpt/contracts/model-transfer'
+import { cpt } from '../harness/cli.ts'
 import { failureOf, pageOf, type RunHandle } from '../harness/runs.ts'
 import { smallSweep } from '../harness/small-sweep.ts'
 import { startSmallSystem } from '../harness/small-system.ts'
@@ -61,7 +62,8 @@ test('a choice is confirmed on the target beside its neighbours, approved, and t
 test('a transfer that a person refuses ends without a run', async () => {
   const transfer = await startTransfer(small())
   await asked(transfer)
-  expect(await answer(transfer, { by: 'ann', approved: false, reason: 'not now' })).toContain('refused')
+  expect(await pageOf(transfer)).toContain(`npx cpt approve ${transfer.workflowId}`)
+  expect((await cpt(system, 'approve', transfer.workflowId, '--refuse', '--reason', 'not now')).stdout).toBe('refused: the transfer ends without a run\n')
   expect(await transfer.result()).toMatchObject({ state: 'refused', run: null, approval: { reason: 'not now' } })
 })
 

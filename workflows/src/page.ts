@@ -114,7 +114,7 @@ export const plain = (text: string): string =>
     .replace(/^\d+(?=[.)])/, '$&\\')
 
 /** A word of a shell command that can be pasted as it stands: workflow ids typed in the UI are free text. */
-const argument = (text: string): string => {
+export const argument = (text: string): string => {
   const safe = oneLine(text).replaceAll('`', ' ')
   return /^[\w./:@-]+$/.test(safe) ? safe : `'${safe.replaceAll("'", String.raw`'\''`)}'`
 }

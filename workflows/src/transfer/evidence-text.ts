@@ -1,11 +1,11 @@
 import type { ConfirmationVerdict, ConfirmedPoint } from '@cpt/contracts/model-transfer'
-import { plain } from '../page.ts'
+import { argument, plain } from '../page.ts'
 
 const gap = '\u00a0\u00a0 '
 const signed = (value: number | undefined): string => (value === undefined ? '–' : `${value < 0 ? '−' : '+'}${Math.abs(value).toFixed(4)}`)
 
 /** What a person approves or refuses, as Markdown for the page, with what to paste. */
-export const evidenceText = ({ outcome, unit, points, words }: ConfirmationVerdict, { source, words: ofSweep }: { source: string; words: readonly string[] }): string[] => [
+export const evidenceText = ({ outcome, unit, points, words }: ConfirmationVerdict, { source, words: ofSweep, workflowId }: { source: string; words: readonly string[]; workflowId: string }): string[] => [
   `### Waits for approval: the confirmation ${outcome === 'holds' ? 'holds' : `says **${outcome}**`}`,
   '',
   ...words.map(plain).flatMap((w) => [w, '']),
@@ -20,6 +20,10 @@ export const evidenceText = ({ outcome, unit, points, words }: ConfirmationVerdi
   'Open **More Actions** above, press **Send an Update**, choose `approve`, and paste (approved: false ends the transfer without a run):',
   '```json',
   JSON.stringify({ approved: true, by: '', reason: '' }, null, 2),
+  '```',
+  'or run',
+  '```sh',
+  `npx cpt approve ${argument(workflowId)}${outcome === 'holds' ? '' : ` --reason ''`}`,
   '```',
   '',
 ]

@@ -31,7 +31,7 @@ export async function modelTransfer(input?: unknown): Promise<ModelTransferResul
   try {
     const confirmation = await confirmOnTarget(run, resolved)
     const { verdict } = resolved.evidence ?? { verdict: null }
-    const lines = evidenceText(confirmation, { source: resolved.evidence === null ? 'nothing' : resolved.evidence.sweepId, words: verdict?.words ?? [] })
+    const lines = evidenceText(confirmation, { source: resolved.evidence === null ? 'nothing' : resolved.evidence.sweepId, words: verdict?.words ?? [], workflowId: workflowInfo().workflowId })
     const answer = await approval(confirmation, lines)
     const approved = await run.decide('approval', 'approval', { confirmation, chosen: resolved.chosen, override: resolved.override }, answer, Approval)
     const { almr, peakLr } = resolved.chosen
