@@ -92,13 +92,13 @@ describe('merging the units of a stage', () => {
   })
 
   test('refuses more, with the first ten by source, line and byte, and commits nothing', async () => {
-    const units = [await unit(0, 'zh', 100, 6), await unit(1, 'en', 100, 7)]
+    const units = [await unit(0, 'zh', 100, 6), { ...(await unit(1, 'en', 100, 7)), inputs: { sources: { name: 'en', part: '2026/a.jsonl' } } }]
     const failure: unknown = await merge(units, 0.001).then(() => null, (e: unknown) => e)
     expect(failure).toBeInstanceOf(ApplicationFailure)
     expect(failure).toMatchObject({ type: 'TooMuchQuarantined', nonRetryable: true, message: expect.stringContaining('13 of 200 lines (6.50 %) could not be read, allowed are 0.1 %') })
     const { logTail } = (failure as ApplicationFailure).details?.[0] as FailureEvidence
     expect(logTail).toHaveLength(10)
-    expect([logTail[0], logTail[6]]).toEqual(['zh line 1 (byte 0): not-json', 'en line 1 (byte 0): not-json'])
+    expect([logTail[0], logTail[6]]).toEqual(['zh line 1 (byte 0): not-json', 'en/2026/a.jsonl line 1 (byte 0): not-json'])
     expect(await deps.store.record(fingerprint)).toBeNull()
   })
 

@@ -59,6 +59,11 @@ export const mergeUnits = async (deps: Deps, stage: Stage, fingerprint: string, 
   return committed
 }
 
+const Source = z.object({ sources: z.object({ name: z.string(), part: z.string().optional() }) })
+const nameOf = (unit: JobUnit): string => {
+  const source = Source.safeParse(unit.inputs).data?.sources
+  return source === undefined ? `shard ${unit.index}` : [source.name, ...(source.part === undefined ? [] : [source.part])].join('/')
+}
 const Quarantine = z.object({ lines: z.number(), quarantined: z.number() })
 
 const refuseTooMuchQuarantined = (stage: Stage, fingerprint: string, request: Record<string, unknown>, counts: Counts, examples: z.infer<typeof Example>[][], units: JobUnit[]): void => {
@@ -67,7 +72,7 @@ const refuseTooMuchQuarantined = (stage: Stage, fingerprint: string, request: Re
   if (typeof limit !== 'number' || !quarantine.success) return
   const { lines, quarantined } = quarantine.data
   if (lines === 0 || quarantined / lines <= limit) return
-  const names = units.map((u) => z.object({ sources: z.object({ name: z.string() }) }).safeParse(u.inputs).data?.sources.name ?? `shard ${u.index}`)
+  const names = units.map((u) => nameOf(u))
   const first = examples.flatMap((list, i) => list.map((e) => `${names[i] ?? ''} line ${e.line} (byte ${e.offset}): ${e.reason}`)).slice(0, 10)
   throw needsPerson('TooMuchQuarantined', `${stage.name}: ${quarantined} of ${lines} lines (${((100 * quarantined) / lines).toFixed(2)} %) could not be read, allowed are ${100 * limit} %. The first: ${first.join(' · ')}`, {
     stage: stage.name, fingerprint, attempts: 0, endClass: 'bad-data', logTail: first,

@@ -1,6 +1,6 @@
 import { cp, mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { CptRunInput } from '@cpt/contracts/cpt-run'
 import type { Problem } from '@cpt/contracts/parse-input'
@@ -112,6 +112,27 @@ describe('a preset or base model of one’s own', () => {
     expect(after.spec).toEqual(before.spec)
     expect(after.sources[0]?.file.sha256).not.toBe(before.sources[0]?.file.sha256)
     expect({ ...after, sources: [] }).toEqual({ ...before, sources: [] })
+  })
+  test('a folder is the files in it, sorted and named by their paths; of plain text it is one reference', async () => {
+    await writePreset({})
+    for (const name of ['web/2026/b.jsonl.zst', 'web/2026/a.jsonl', 'web/c.json.gz', 'web/_SUCCESS', 'web/.hidden', 'texts/a.txt', 'texts/more/b.txt', 'rows/0.parquet']) {
+      await mkdir(dirname(join(samples, name)), { recursive: true })
+      await writeFile(join(samples, name), name)
+    }
+    const given = { corpus: { sources: [{ name: 'web', path: 'samples:web' }, { name: 'texts', path: 'samples:texts', format: 'text' as const }, { name: 'rows', path: 'samples:rows/', format: 'parquet' as const }, ...small.corpus!.sources!] }, evaluation: { benchmarks: [] } }
+    const { sources } = await resolve(given)
+    expect(sources.map((s) => [s.name, s.part, s.file.uri])).toEqual([
+      ['web', '2026/a.jsonl', 'samples:web/2026/a.jsonl'], ['web', '2026/b.jsonl.zst', 'samples:web/2026/b.jsonl.zst'], ['web', 'c.json.gz', 'samples:web/c.json.gz'],
+      ['texts', undefined, 'samples:texts/'], ['rows', '0.parquet', 'samples:rows/0.parquet'], ['zh', undefined, 'samples:corpus/zh.jsonl'],
+    ])
+    expect(sources[3]?.file.bytes).toBe('texts/a.txt'.length + 'texts/more/b.txt'.length)
+    await writeFile(join(samples, 'web/notes.txt'), 'is not read in silence')
+    await mkdir(join(samples, 'nothing'))
+    const odd = { ...given, corpus: { sources: [...given.corpus.sources, { name: 'nothing', path: 'samples:nothing' }] } }
+    expect((await problemsOf(resolve(odd))).sort((a, b) => (a.path < b.path ? -1 : 1))).toMatchObject([
+      { path: 'corpus.sources.0.path', expected: 'a jsonl file, or a folder of them', got: expect.stringContaining('notes.txt is no jsonl file by its name') },
+      { path: 'corpus.sources.4.path', got: expect.stringContaining('an empty folder') },
+    ])
   })
   test('an alias stands for the newest committed corpus, as its files were then, in a run and in a sweep', async () => {
     await writePreset({})

@@ -1,5 +1,5 @@
-import { open, readFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { open, readdir, readFile } from 'node:fs/promises'
+import { join, relative, sep } from 'node:path'
 import { ApplicationFailure } from '@temporalio/common'
 import type { ArtifactRef } from '@cpt/contracts/artifact'
 import type { ResolvedRun } from '@cpt/contracts/activities'
@@ -9,6 +9,7 @@ import { checkInput, inputRefusal, type Problem } from '@cpt/contracts/parse-inp
 import { Name } from '@cpt/contracts/units'
 import { parse } from 'yaml'
 import { z } from 'zod'
+import { orNull } from './artifact-store/roots.ts'
 import type { Config } from './config.ts'
 import { corpusNames, newestCorpus } from './corpora.ts'
 import type { Deps } from './deps.ts'
@@ -45,7 +46,18 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
       return { uri, sha256: '0'.repeat(64), bytes: 0 }
     }
   }
-  const sources = known ?? cited?.corpus.sources ?? await Promise.all(spec.corpus.sources.map(async (s, i) => ({ name: s.name, file: await find(`corpus.sources.${i}.path`, s.path) })))
+  const findSource = async (source: CptRunSpec['corpus']['sources'][number], i: number): Promise<ResolvedRun['sources']> => {
+    const path = `corpus.sources.${i}.path`
+    const files = await filesOf(store, source).catch((e: unknown) => {
+      if (!(e instanceof UnknownPath)) throw e
+      problems.push({ path, expected: `a ${source.format ?? 'jsonl'} file, or a folder of them`, got: e.message })
+      return []
+    })
+    if (files === null) return [{ name: source.name, file: await find(path, source.path) }]
+    return await Promise.all(files.map(async (part) => ({ name: source.name, part, file: await find(path, `${folder(source.path)}${part}`) })))
+  }
+  const sources = known ?? cited?.corpus.sources ?? (await Promise.all(spec.corpus.sources.map(findSource))).flat()
+  if (sources.length > mostFiles) problems.push({ path: 'corpus.sources', expected: `at most ${mostFiles} files in all: join small ones`, got: String(sources.length) })
   const benchmarks = await Promise.all(spec.evaluation.benchmarks.map(async (b, i) => ({ name: b.name, items: await find(`evaluation.benchmarks.${i}.path`, b.path) })))
   const model = folder(spec.base.model)
   const base = await find('base.model', model)
@@ -58,6 +70,26 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
   if (parameters === null) throw invalidInput([{ path: 'base.model', expected: 'safetensors weights', got: `${model}model.safetensors, whose header cannot be read` }])
   const { name, number } = cited?.corpus ?? {}
   return { spec, sources, benchmarks, base, tokenizer, parameters, ...(scorer === null ? {} : { scorer }), ...(name === undefined || number === undefined ? {} : { corpus: { name, number } }) }
+}
+
+const mostFiles = 1000
+const namesOf = { jsonl: /\.(?:jsonl|ndjson|json)(?:\.gz|\.zst)?$/, parquet: /\.parquet$/ }
+
+/**
+ * The files of a source that is a folder of them, sorted by path; null where one reference names all there is: a single
+ * file, or plain text. Hidden files and marks (`_SUCCESS`) are none. Throws UnknownPath for a file of another kind: its
+ * documents would be lost in silence.
+ */
+const filesOf = async (store: Deps['store'], { path, format = 'jsonl' }: { path: string; format?: 'jsonl' | 'parquet' | 'text' | undefined }): Promise<string[] | null> => {
+  if (format === 'text') return null
+  const root = await store.localPath({ uri: path })
+  const found = await orNull(readdir(root, { recursive: true, withFileTypes: true }))
+  if (found === null) return null
+  const names = found.filter((e) => !e.isDirectory() && !/^[._]/.test(e.name)).map((e) => ({ isFile: e.isFile(), name: relative(root, join(e.parentPath, e.name)).split(sep).join('/') }))
+  const other = names.find((f) => !f.isFile || !namesOf[format].test(f.name))
+  if (other !== undefined) throw new UnknownPath(`${path}: ${other.name} is ${other.isFile ? `no ${format} file by its name` : 'no regular file'}`)
+  if (names.length === 0) throw new UnknownPath(`${path}: an empty folder`)
+  return names.map((f) => f.name).sort()
 }
 
 const folder = (path: string): string => (path.endsWith('/') ? path : `${path}/`)

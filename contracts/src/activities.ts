@@ -32,7 +32,8 @@ export interface StageAddress {
 /** A run with every default filled in, every file found and its digest taken. */
 export interface ResolvedRun {
   spec: CptRunSpec
-  sources: { name: string; file: ArtifactRef }[]
+  /** A source that is a folder of files has one entry for each, whose path in the folder is `part`. */
+  sources: { name: string; part?: string | undefined; file: ArtifactRef }[]
   benchmarks: { name: string; items: ArtifactRef }[]
   base: ArtifactRef
   tokenizer: ArtifactRef

@@ -21,7 +21,7 @@ export const CommittedCorpus = z.strictObject({
   name: Name,
   number: z.int().min(1),
   corpus: CorpusSpec,
-  sources: z.array(z.strictObject({ name: Name, file: ArtifactRef })),
+  sources: z.array(z.strictObject({ name: Name, part: z.string().optional(), file: ArtifactRef })),
   prepared: PreparedCorpus,
   committedBy: z.strictObject({ workflowId: z.string(), firstRunId: z.string() }),
 })

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { FilterRules } from './filter.ts'
-import { FieldMapping } from './ingest.ts'
+import { FieldMapping, ShardBytes, ShardDocs, SourceFormat } from './ingest.ts'
 import { Placement } from './job.ts'
 import { Mixture, ReweightSettings } from './mixture.ts'
 import { partOf } from './part-of.ts'
@@ -20,9 +20,11 @@ const named = <T extends z.ZodType<{ name: string }, { name: string }>>(element:
     })
   })
 
+/** A file, or a folder all of whose files are of the format (absent: jsonl); of plain text every file is a document. */
 const SourceSpec = z.strictObject({
   name: Name,
   path: InputPath,
+  format: SourceFormat.optional(),
   language: Language.optional(),
   kind: Kind.optional(),
   license: z.string().max(200).optional(),
@@ -35,6 +37,8 @@ export const CorpusSpec = z.strictObject({
   name: Name.optional(),
   sources: named(SourceSpec, 1000).min(1),
   maxQuarantineRatio: Ratio,
+  shardDocs: ShardDocs.optional(),
+  shardBytes: ShardBytes.optional(),
   filter: FilterRules,
   dedup: z.strictObject({ ngram: z.int().min(1).max(50), numPermutations: z.int().min(16).max(1024), jaccard: Ratio }).partial(),
   decontaminate: z.strictObject({ ngram: z.int().min(2).max(100), ignoreGramsOver: Count, maxHitRatio: Ratio }).partial(),

@@ -11,7 +11,7 @@ const NamedRef = { name: z.string() }
 /** What `resolveInput` returns, as it is read back from a file. */
 const ResolvedRunFile = z.object({
   spec: CptRunSpec,
-  sources: z.array(z.object({ ...NamedRef, file: ArtifactRef })),
+  sources: z.array(z.object({ ...NamedRef, part: z.string().optional(), file: ArtifactRef })),
   benchmarks: z.array(z.object({ ...NamedRef, items: ArtifactRef })),
   base: ArtifactRef,
   tokenizer: ArtifactRef,

@@ -1,20 +1,32 @@
-"""ingest: source files become corpus shards; what cannot be read is quarantined by line, with a reason."""
+"""ingest: sources become corpus shards; what cannot be read is quarantined, each line with a reason."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
-from dataclasses import dataclass
-from typing import Any, Literal, cast
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from cpt_ml.contract import parse
-from cpt_ml.corpus import CORPUS, RowWriter
+from cpt_ml.corpus import CORPUS
+from cpt_ml.corpus_shards import (
+    BatchWriter,
+    ShardWriter,
+    int_array,
+    record_batch,
+    same_strings,
+    string_array,
+    text_lengths,
+)
 from cpt_ml.job import Job, Unit
-from cpt_ml.lines import Line, read_lines
-from cpt_ml.normalise import normalise
+from cpt_ml.json_lines import Unreadable
+from cpt_ml.normalise import normalise, not_normal
+from cpt_ml.source_rows import Bad, Batch, jsonl_batches, parquet_batches, text_batches
 from cpt_ml.store import ArtifactRef, Attempt, Json
 
 KINDS = frozenset(["web", "encyclopedia", "book", "qa", "paper", "math", "code", "synthetic"])
@@ -37,12 +49,16 @@ QUARANTINE = pa.schema(
     ]
 )
 MAX_EXAMPLES = 10
-LINES_PER_BEAT = 1000
+# where a request does not say
+SHARD_DOCS = 1_000_000
+SHARD_BYTES = 256 << 20
+RECENT_IDS = 1 << 19
+MAX_REMEMBERED = 10_000  # of what few values are expected of
 
 
 @dataclass(frozen=True)
 class FieldMapping:
-    """Which JSON field carries what."""
+    """Which field of an object carries what."""
 
     text: str
     id: str
@@ -55,73 +71,102 @@ class FieldMapping:
 
 @dataclass(frozen=True)
 class Source:
-    """One file of JSON Lines; `language`, `kind` and `license` hold for documents that do not say their own."""
+    """A file, or a folder of text files; `language`, `kind`, `license` hold for documents that do not say their own.
+
+    `part` is the file's path within a source that is a folder of files.
+    """
 
     name: str
+    part: str | None
     file: ArtifactRef
-    format: Literal["jsonl"]
+    format: Literal["jsonl", "parquet", "text"]
     fields: FieldMapping
     language: str | None
     kind: str | None
     license: str | None
     use: Literal["train", "validate"]
 
+    @property
+    def full_name(self) -> str:
+        """The source's name, with the file's where it has several."""
+        return f"{self.name}/{self.part}" if self.part else self.name
+
 
 @dataclass(frozen=True)
 class IngestRequest:
-    """The stage's request; a unit sees one of its sources."""
+    """The stage's request; a unit sees one of its sources. Limits of a shard are of documents and bytes of text."""
 
     sources: list[Source]
     max_quarantine_ratio: float
+    shard_docs: int | None
+    shard_bytes: int | None
 
 
-class Unreadable(Exception):
-    """A line that cannot become a document; the message is the reason's name, never text of the line."""
+@dataclass
+class Documents:
+    """Rows of the corpus, column by column."""
+
+    ids: list[str] = field(default_factory=list[str])
+    texts: list[str] = field(default_factory=list[str])
+    languages: list[str] = field(default_factory=list[str])
+    kinds: list[str] = field(default_factory=list[str])
+    labels: list[str | None] = field(default_factory=list[str | None])
+    origins: list[str] = field(default_factory=list[str])
+    licenses: list[str] = field(default_factory=list[str])
+    lines: list[int] = field(default_factory=list[int])
+
+    def extend(self, more: Documents) -> None:
+        """Adds rows."""
+        for name in Documents.__dataclass_fields__:
+            getattr(self, name).extend(getattr(more, name))
+
+    def drop(self, indices: set[int]) -> None:
+        """Takes rows away."""
+        for column in (getattr(self, name) for name in Documents.__dataclass_fields__):
+            column[:] = [v for i, v in enumerate(column) if i not in indices]
 
 
 def run(job: Job) -> None:
-    """Writes `corpus.parquet` and `quarantine.parquet` of each source (columns: docs/data-formats.md).
+    """Writes `corpus-00000.parquet`, … and `quarantine.parquet` of each source (columns: docs/data-formats.md).
 
-    Lines that are not blank = kept + quarantined, exactly; blank ones are numbered but not counted. Counts of a unit:
-    lines, kept, quarantined, keptBytes (UTF-8), byReason, bySource, byLanguage (kept); beside them `examples`, the
-    first ten quarantined as {line, offset, reason}. Never fails on what a line holds: the ratio is judged afterwards.
+    Lines that are not blank (rows, files of text) = kept + quarantined, exactly; blank ones are numbered but not
+    counted. Counts of a unit: lines, kept, quarantined, keptBytes (UTF-8), byReason, bySource, byLanguage (kept);
+    beside them `examples`, the first ten quarantined as {line, offset, reason}. Never fails on what a line holds: the
+    ratio is judged afterwards. Memory does not grow with a source but for 8 bytes a document: digests of its ids.
     """
-    job.map_units(lambda unit, attempt: _ingest(job, unit, attempt))
+    request = parse(IngestRequest, job.request)
+    limits = (request.shard_docs or SHARD_DOCS, request.shard_bytes or SHARD_BYTES)
+    job.map_units(lambda unit, attempt: ingest_source(job, limits, unit, attempt))
 
 
-def _ingest(job: Job, unit: Unit, attempt: Attempt) -> Json:
+def ingest_source(job: Job, limits: tuple[int, int], unit: Unit, attempt: Attempt) -> Json:
+    """Ingests one source and returns the unit's result; `limits`: documents and bytes of text a shard."""
     source = parse(Source, unit.inputs["sources"], "sources")
     by_reason: Counter[str] = Counter()
     by_language: Counter[str] = Counter()
     examples: list[Json] = []
     kept_bytes = 0
-    ids: set[int] = set()
-    path = job.store.file(source.file)
+    reader = _Reader(source)
     with (
-        RowWriter(attempt.path("corpus.parquet"), CORPUS) as corpus,
-        RowWriter(attempt.path("quarantine.parquet"), QUARANTINE) as quarantine,
+        ShardWriter(attempt, "corpus", CORPUS, *limits) as corpus,
+        BatchWriter(attempt.path("quarantine.parquet"), QUARANTINE) as quarantine,
     ):
-        for line in read_lines(path):
-            try:
-                row = document(source, line)
-            except Unreadable as e:
-                reason = str(e)
-                at = {"line": line.number, "offset": line.offset, "reason": reason}
-                quarantine.append({"source": source.name, "sha256": line.sha256, **at})
-                by_reason[reason] += 1
-                if len(examples) < MAX_EXAMPLES:
-                    examples.append(at)
-            else:
-                row["id"] = _unique(row["id"], line.number, ids)
-                num_bytes = len(row["text"].encode())
-                corpus.append(row, num_bytes)
-                kept_bytes += num_bytes
-                by_language[row["language"]] += 1
-            if (corpus.rows + quarantine.rows) % LINES_PER_BEAT == 0:
-                job.beat("ingest", line.offset, 0, f"bytes of {source.name}")
+        for batch in batches(job, source):
+            docs, texts, bad = reader.documents(batch)
+            if docs.ids:
+                lengths = text_lengths(texts)
+                corpus.add(_corpus_rows(source, docs, texts), lengths)
+                kept_bytes += int(lengths.sum())
+                by_language.update(docs.languages)
+            if bad:
+                quarantine.add(_quarantine_rows(source, bad))
+                by_reason.update(b.reason for b in bad)
+                first = bad[: MAX_EXAMPLES - len(examples)]
+                examples += [{"line": b.line, "offset": b.offset, "reason": b.reason} for b in first]
+            job.beat("ingest", batch.offset, 0, f"bytes of {source.full_name}")
     return {
         "outputs": {
-            "corpus": [attempt.shard("corpus.parquet", corpus.rows)],
+            "corpus": corpus.shards(),
             "quarantine": [attempt.shard("quarantine.parquet", quarantine.rows)],
         },
         "counts": {
@@ -137,79 +182,174 @@ def _ingest(job: Job, unit: Unit, attempt: Attempt) -> Json:
     }
 
 
-def document(source: Source, line: Line) -> Json:
-    """The corpus row of one line. Raises Unreadable with the reason's name."""
-    value = parse_line(line)
+def batches(job: Job, source: Source) -> Iterator[Batch]:
+    """What the source's file or folder holds, by its format."""
     fields = source.fields
-    text = value.get(fields.text)
-    if text is None:
-        raise Unreadable("text-missing")
-    if not isinstance(text, str):
-        raise Unreadable("text-not-a-string")
-    text = normalise(text)
-    if not text:
-        raise Unreadable("text-empty")
-    language, kind = _language_and_kind(source, value)
-    topic = _string(value, fields.topic)
-    return {
-        "id": f"{source.name}:{_id(value.get(fields.id), line.number)}",
-        "text": text,
-        "language": language,
-        "kind": kind,
-        "label": topic or None,
-        "source": source.name,
-        "origin": _string(value, fields.origin),
-        "license": _string(value, fields.license) or source.license or "unknown",
-        "use": source.use,
-        "line": line.number,
+    if source.format == "text":
+        path = job.store.folder(source.file) if source.file.uri.endswith("/") else job.store.file(source.file)
+        return text_batches(path, fields.text, fields.id)
+    path = job.store.file(source.file)
+    if source.format == "parquet":
+        return parquet_batches(path, [getattr(fields, name) for name in FieldMapping.__dataclass_fields__])
+    return jsonl_batches(path)
+
+
+def _corpus_rows(source: Source, docs: Documents, texts: pa.Array) -> pa.RecordBatch:
+    columns = {
+        "id": string_array(docs.ids),
+        "text": texts,
+        "language": string_array(docs.languages),
+        "kind": string_array(docs.kinds),
+        "label": string_array(docs.labels),
+        "source": same_strings(source.name, len(docs.ids)),
+        "origin": string_array(docs.origins),
+        "license": string_array(docs.licenses),
+        "use": same_strings(source.use, len(docs.ids)),
+        "line": int_array(docs.lines),
     }
+    return record_batch(CORPUS, [columns[name] for name in CORPUS.names])
 
 
-def parse_line(line: Line) -> Json:
-    """The JSON object of a line. Raises Unreadable if it is none, or could be read in two ways."""
-    if line.problem:
-        raise Unreadable(line.problem)
+def _quarantine_rows(source: Source, bad: list[Bad]) -> pa.RecordBatch:
+    columns = [
+        same_strings(source.full_name, len(bad)),
+        int_array([b.line for b in bad]),
+        int_array([b.offset for b in bad]),
+        string_array([b.sha256 for b in bad]),
+        string_array([b.reason for b in bad]),
+    ]
+    return record_batch(QUARANTINE, columns)
+
+
+class _Reader:
+    """Turns objects of one source into documents; knows the ids it has given."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._ids = _UsedIds()
+        self._places = _Places(source)
+        self._strings = _Strings()
+
+    def documents(self, batch: Batch) -> tuple[Documents, pa.Array, list[Bad]]:
+        """Rows, their texts as a column, and all that is quarantined, in order of lines."""
+        at, rejected = list(range(len(batch.values))), dict[int, str]()
+        try:
+            docs = self._columns(batch.numbers, batch.values)
+        except (Unreadable, TypeError):  # one of them: which, and why, is asked of each
+            docs, at, rejected = self._one_by_one(batch)
+        texts, empty = normal_texts(docs)
+        if empty:
+            docs.drop(set(empty))
+            texts = string_array(docs.texts)
+            rejected |= {at[i]: "text-empty" for i in empty}
+        docs.ids = self._ids.unique(docs.ids, docs.lines)
+        if not rejected:
+            return docs, texts, batch.bad
+        indices = sorted(rejected)
+        lines = zip(indices, batch.locate(indices), strict=True)
+        bad = [*batch.bad, *(Bad(line.number, line.offset, line.sha256, rejected[i]) for i, line in lines)]
+        return docs, texts, sorted(bad, key=lambda b: b.line)
+
+    def _columns(self, numbers: list[int], values: list[Json]) -> Documents:
+        """Documents whose texts may not be normal yet. Raises Unreadable or TypeError if one of them is none."""
+        source, fields = self._source, self._source.fields
+        texts = [_text(value.get(fields.text)) for value in values]
+        places = [self._places[v.get(fields.language), v.get(fields.kind)] for v in values]
+        default = source.license or "unknown"
+        prefix = source.full_name
+        return Documents(
+            [f"{prefix}:{_id(v.get(fields.id), n)}" for v, n in zip(values, numbers, strict=True)],
+            texts,
+            [language for language, _ in places],
+            [kind for _, kind in places],
+            [self._strings[v.get(fields.topic)] or None for v in values],
+            [self._strings[v.get(fields.origin)] for v in values],
+            [self._strings[v.get(fields.license)] or default for v in values],
+            numbers,
+        )
+
+    def _one_by_one(self, batch: Batch) -> tuple[Documents, list[int], dict[int, str]]:
+        """The documents among the objects, their indices, and why the others are none."""
+        docs = Documents()
+        at: list[int] = []
+        rejected: dict[int, str] = {}
+        for i, (number, value) in enumerate(zip(batch.numbers, batch.values, strict=True)):
+            known = {f: v for f, v in value.items() if v is None or isinstance(v, str | int | bytes)}
+            text = value.get(self._source.fields.text)
+            try:
+                _text(text)
+                self._places.of(value.get(self._source.fields.language), value.get(self._source.fields.kind))
+                docs.extend(self._columns([number], [known]))
+                at.append(i)
+            except Unreadable as e:
+                empty = isinstance(text, str) and not normalise(text)
+                rejected[i] = "text-empty" if empty else str(e)
+        return docs, at, rejected
+
+
+def normal_texts(docs: Documents) -> tuple[pa.Array, list[int]]:
+    """Makes all texts normal; returns them as a column, and the indices of those of which nothing is left."""
     try:
-        value = json.loads(line.data.decode(), object_pairs_hook=_object, parse_constant=_not_json)
-    except UnicodeDecodeError:
-        raise Unreadable("not-utf8") from None
-    except RecursionError:
-        raise Unreadable("nested-too-deep") from None
-    except ValueError:
-        raise Unreadable("not-json") from None
-    if not isinstance(value, dict):
-        raise Unreadable("not-an-object")
-    return cast("Json", value)
+        texts = string_array(docs.texts)
+        left = not_normal(texts)
+    except UnicodeEncodeError:  # halves of surrogate pairs
+        texts, left = None, list(range(len(docs.texts)))
+    if not left:
+        return texts, []
+    for i in left:
+        docs.texts[i] = normalise(docs.texts[i])
+    return string_array(docs.texts), [i for i in left if not docs.texts[i]]
 
 
-def _object(pairs: list[tuple[str, Any]]) -> Json:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise Unreadable("duplicate-key")
-    return value
+def _text(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise Unreadable("text-missing")
+    raise Unreadable("not-utf8" if isinstance(value, bytes) else "text-not-a-string")
 
 
-def _not_json(_name: str) -> None:
-    raise Unreadable("not-json")
+class _Places(dict[tuple[object, object], tuple[str, str]]):
+    """Language and kind by what a document says of them; remembers what it has answered."""
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()
+        self._source = source
+
+    def __missing__(self, said: tuple[object, object]) -> tuple[str, str]:
+        found = self.of(*said)
+        if len(self) < MAX_REMEMBERED:
+            self[said] = found
+        return found
+
+    def of(self, language: object, kind: object) -> tuple[str, str]:
+        """What a document says, or else its source. Raises Unreadable with the reason's name.
+
+        A language field that says `code` means English of kind code (arXiv:2407.18743).
+        """
+        language = self._source.language if language is None else language
+        kind = self._source.kind if kind is None else kind
+        if language is None:
+            raise Unreadable("language-missing")
+        if language == "code":
+            return "en", "code"
+        if not isinstance(language, str) or not (language in LANGUAGES or _long_code(language)):
+            raise Unreadable("language-unknown")
+        if kind is None:
+            raise Unreadable("kind-missing")
+        if not isinstance(kind, str) or kind not in KINDS:
+            raise Unreadable("kind-unknown")
+        return language, kind
 
 
-def _language_and_kind(source: Source, value: Json) -> tuple[str, str]:
-    """A language field that says `code` means English of kind code (arXiv:2407.18743)."""
-    language = value.get(source.fields.language)
-    kind = value.get(source.fields.kind)
-    language = source.language if language is None else language
-    kind = source.kind if kind is None else kind
-    if language is None:
-        raise Unreadable("language-missing")
-    if language == "code":
-        return "en", "code"
-    if not isinstance(language, str) or not (language in LANGUAGES or _long_code(language)):
-        raise Unreadable("language-unknown")
-    if kind is None:
-        raise Unreadable("kind-missing")
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise Unreadable("kind-unknown")
-    return language, kind
+class _Strings(dict[object, str]):
+    """normalise() of what comes again and again; of what is no string it is empty."""
+
+    def __missing__(self, value: object) -> str:
+        found = normalise(value) if isinstance(value, str) else ""
+        if len(self) < MAX_REMEMBERED:
+            self[value] = found
+        return found
 
 
 def _long_code(language: str) -> bool:
@@ -224,18 +364,40 @@ def _id(value: object, line_number: int) -> str:
     return text or str(line_number)
 
 
-def _unique(id: str, line_number: int, ids: set[int]) -> str:
-    """The id, or with its line where the source has used it before; `ids` keeps 8 bytes of each."""
-    if _short_hash(id) in ids:
-        id = f"{id}#{line_number}"
-    ids.add(_short_hash(id))
-    return id
+class _UsedIds:
+    """The ids of a source: the newest in a set, of the others 8 bytes of digest each, in sorted arrays."""
+
+    def __init__(self) -> None:
+        self._recent: set[str] = set()
+        self._old: list[npt.NDArray[np.uint64]] = []
+
+    def unique(self, ids: list[str], lines: list[int]) -> list[str]:
+        """The ids, or with its line where the source has used one before."""
+        old = self._among_old(ids)
+        result = list(ids)
+        for i, id in enumerate(ids):
+            if id in self._recent or id in old:
+                result[i] = f"{id}#{lines[i]}"
+            self._recent.add(result[i])
+        if len(self._recent) >= RECENT_IDS:
+            self._old.append(np.sort(_short_hashes(self._recent)))
+            self._recent = set()
+            # as in a binary counter: few arrays, each merged seldom
+            while len(self._old) > 1 and len(self._old[-1]) >= len(self._old[-2]):
+                self._old[-2:] = [np.sort(np.concatenate(self._old[-2:]))]
+        return result
+
+    def _among_old(self, ids: list[str]) -> set[str]:
+        if not self._old:
+            return set()
+        wanted = _short_hashes(ids)
+        found = np.zeros(len(wanted), dtype=np.bool_)
+        for array in self._old:
+            place = np.minimum(np.searchsorted(array, wanted), len(array) - 1)
+            found |= array[place] == wanted
+        return {ids[i] for i in np.flatnonzero(found).tolist()}
 
 
-def _short_hash(id: str) -> int:
-    return int.from_bytes(hashlib.blake2b(id.encode(), digest_size=8).digest())
-
-
-def _string(value: Json, field: str) -> str:
-    found = value.get(field)
-    return normalise(found) if isinstance(found, str) else ""
+def _short_hashes(ids: Collection[str]) -> npt.NDArray[np.uint64]:
+    digests = b"".join(hashlib.blake2b(id.encode(), digest_size=8).digest() for id in ids)
+    return np.frombuffer(digests, dtype=np.uint64)

@@ -5,24 +5,51 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 
 import pyarrow as pa
 
-READ_BYTES = 16 << 10  # what a truncated archive can cost of its readable part
+READ_BYTES = 1 << 20
+# what an archive has before the place where it breaks off is read in ever smaller steps
+CAREFUL_READ_BYTES = (READ_BYTES, 16 << 10, 1)
 MAX_LINE_BYTES = 16 << 20
 UTF8_BOM = b"\xef\xbb\xbf"
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line without its end, at a byte of the unpacked file; `data` is empty where `problem` says what is wrong."""
+    """A line without its end, at a byte of the unpacked file; `data` is empty where `problem` says what is wrong.
+
+    `sha256` is of the line as it was read, with the carriage return that `data` lacks.
+    """
 
     number: int
     offset: int
     data: bytes
     sha256: str
     problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Block:
+    """Lines in a row, blank ones too, without their line feeds: the first is line `number`, at byte `offset`."""
+
+    number: int
+    offset: int
+    raw: list[bytes]
+
+    @property
+    def end(self) -> int:
+        """Byte behind the last line."""
+        return self.offset + sum(map(len, self.raw)) + len(self.raw)
+
+    def lines(self, indices: list[int]) -> Iterator[Line]:
+        """Those lines, in order; indices ascend."""
+        starts = list(accumulate((len(r) + 1 for r in self.raw), initial=self.offset)) if indices else []
+        for i in indices:
+            raw = self.raw[i]
+            yield Line(self.number + i, starts[i], raw.removesuffix(b"\r"), hashlib.sha256(raw).hexdigest())
 
 
 def read_lines(path: Path) -> Iterator[Line]:
@@ -32,64 +59,111 @@ def read_lines(path: Path) -> Iterator[Line]:
     part of one. A line over 16 MiB comes with problem `line-too-long`; what is left of an archive that breaks off or is
     damaged comes as one line with problem `truncated-archive` or `damaged-archive`.
     """
-    line = _OpenLine(1, 0)
-    offset = 0
+    for part in read_blocks(path):
+        if isinstance(part, Line):
+            yield part
+        else:
+            yield from part.lines([i for i, raw in enumerate(part.raw) if raw.strip()])
+
+
+def read_blocks(path: Path) -> Iterator[Block | Line]:
+    """The lines that read_lines gives, some MiB together; those with a problem by themselves."""
+    number, offset = 1, 0
+    rest: bytes | _LongLine = b""
     broken: str | None = None
     chunks = _chunks(path)
+    first = True
     while True:
         try:
-            chunk = next(chunks, b"")
+            chunk = next(chunks)
+        except StopIteration:
+            break
         except OSError as e:
             broken = "truncated-archive" if "Truncated" in str(e) else "damaged-archive"
             break
-        if not chunk:
-            break
-        if offset == 0 and chunk.startswith(UTF8_BOM):
+        if first and chunk.startswith(UTF8_BOM):
             chunk, offset = chunk[len(UTF8_BOM) :], len(UTF8_BOM)
-            line = _OpenLine(1, offset)
-        start = 0
-        while (end := chunk.find(b"\n", start)) >= 0:
-            line.add(chunk[start:end])
-            if not line.blank:
-                yield line.close()
-            start = end + 1
-            line = _OpenLine(line.number + 1, offset + start)
-        line.add(chunk[start:])
-        offset += len(chunk)
-    if broken is not None:
-        yield line.close(broken)
-    elif not line.blank:
-        yield line.close()
+        first = False
+        if isinstance(rest, bytes):
+            chunk = rest + chunk
+            end = chunk.find(b"\n")
+            if end > MAX_LINE_BYTES or (end < 0 and len(chunk) > MAX_LINE_BYTES):
+                rest = _LongLine(number, offset)
+        if isinstance(rest, _LongLine):
+            end = chunk.find(b"\n")
+            rest.add(chunk if end < 0 else chunk[:end])
+            if end < 0:
+                continue
+            if not rest.blank:
+                yield rest.close("line-too-long")
+            number, offset, chunk = number + 1, rest.end + 1, chunk[end + 1 :]
+        end = chunk.rfind(b"\n")
+        rest = chunk[end + 1 :]
+        if end >= 0:
+            raw = chunk[:end].split(b"\n")
+            yield Block(number, offset, raw)
+            number, offset = number + len(raw), offset + end + 1
+    if broken is not None or isinstance(rest, _LongLine):
+        last = rest if isinstance(rest, _LongLine) else _LongLine.of(number, offset, rest)
+        if broken is not None or not last.blank:
+            yield last.close(broken or "line-too-long")
+    elif rest.strip():
+        yield Block(number, offset, [rest])
 
 
-class _OpenLine:
-    """A line that is still being read; beyond the cap its bytes are only hashed."""
+class _LongLine:
+    """A line of which nothing is kept but where it is and its digest."""
 
     def __init__(self, number: int, offset: int) -> None:
         self.number, self.offset = number, offset
-        self._parts: list[bytes] = []
-        self._size = 0
-        self._hash = hashlib.sha256()
+        self.end = offset
         self.blank = True
+        self._hash = hashlib.sha256()
+
+    @staticmethod
+    def of(number: int, offset: int, data: bytes) -> _LongLine:
+        line = _LongLine(number, offset)
+        line.add(data)
+        return line
 
     def add(self, data: bytes) -> None:
-        self._size += len(data)
+        self.end += len(data)
         self._hash.update(data)
         self.blank = self.blank and not data.strip()
-        if self._size > MAX_LINE_BYTES:
-            self._parts = []
-        else:
-            self._parts.append(data)
 
-    def close(self, problem: str | None = None) -> Line:
-        if problem is None and self._size > MAX_LINE_BYTES:
-            problem = "line-too-long"
-        data = b"" if problem else b"".join(self._parts).removesuffix(b"\r")
-        return Line(self.number, self.offset, data, self._hash.hexdigest(), problem)
+    def close(self, problem: str) -> Line:
+        return Line(self.number, self.offset, b"", self._hash.hexdigest(), problem)
 
 
 def _chunks(path: Path) -> Iterator[bytes]:
+    """The unpacked bytes. Raises OSError where an archive breaks off, after all that it has before."""
     compression = {".gz": "gzip", ".zst": "zstd"}.get(path.suffix)
-    with pa.input_stream(str(path), compression=compression) as stream:
-        while chunk := stream.read(READ_BYTES):
-            yield chunk
+    done = 0
+    failure: OSError | None = None
+    # a read that fails loses what it has read so far
+    for size in CAREFUL_READ_BYTES if compression else CAREFUL_READ_BYTES[:1]:
+        with pa.input_stream(str(path), compression=compression) as stream:
+            _skip(stream, done)
+            got = bytearray()
+            failure = None
+            try:
+                while piece := stream.read(size):
+                    got += piece
+                    if len(got) >= READ_BYTES:
+                        done += len(got)
+                        yield bytes(got)
+                        got.clear()
+            except OSError as e:
+                failure = e
+            if got:
+                done += len(got)
+                yield bytes(got)
+        if failure is None:
+            return
+    if failure is not None:
+        raise failure
+
+
+def _skip(stream: pa.NativeFile, count: int) -> None:
+    while count:
+        count -= len(stream.read(min(count, READ_BYTES)))

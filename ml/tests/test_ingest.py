@@ -7,6 +7,7 @@ import gzip
 import hashlib
 import json
 import tempfile
+import unicodedata
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,9 +17,10 @@ from documents import PROSE, bytes_of, doc, ingest, json_lines, rows, source
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cpt_ml.ingest import Unreadable, parse_line
+from cpt_ml.corpus_shards import string_array
+from cpt_ml.json_lines import Unreadable, parse_line
 from cpt_ml.lines import MAX_LINE_BYTES, Line, read_lines
-from cpt_ml.normalise import normalise
+from cpt_ml.normalise import BLANKS, PLAIN, normalise, not_normal
 
 GOOD = json.dumps(doc("a", PROSE)).encode()
 
@@ -191,6 +193,29 @@ def test_normal_text_fits_in_utf8_and_stays_as_it_is(text: str) -> None:
     once.encode()
     assert normalise(once) == once
     assert not any(c in once for c in "\r\0\x85\u2028")
+
+
+PLAIN_TEXT = "".join(chr(c) for first, last in (*BLANKS, *PLAIN) for c in (first, last)) + "\n"
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(st.one_of(st.text(st.sampled_from(PLAIN_TEXT)), st.text(st.characters(exclude_categories=["Cs"])))))
+def test_a_text_that_the_quick_check_passes_is_normal(texts: list[str]) -> None:
+    flagged = not_normal(string_array(texts))
+    for i, text in enumerate(texts):
+        assert i in flagged or normalise(text) == text != ""
+
+
+def test_no_character_that_the_quick_check_passes_changes_by_itself_or_by_its_neighbour() -> None:
+    parts = (unicodedata.decomposition(chr(c)).split() for c in range(0x110000))
+    joins_the_one_before = {int(p[1], 16) for p in parts if len(p) == 2 and not p[0].startswith("<")}
+    joins_the_one_before |= {*range(0x1161, 0x1176), *range(0x11A8, 0x11C3)}  # vowels and tails of Hangul
+    for first, last in (*BLANKS, *PLAIN):
+        for c in range(first, last + 1):
+            assert normalise(f"x{chr(c)}x") == f"x{chr(c)}x"
+            assert not unicodedata.combining(chr(c))
+            assert c not in joins_the_one_before
+    assert not not_normal(string_array([f"x{PLAIN_TEXT.strip()}x"]))
 
 
 def test_a_long_run_of_combining_marks_is_cut_to_thirty() -> None:

@@ -49,8 +49,8 @@ export interface SyntheticCorpus {
 export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base, tokenizer, scorer = base }: ResolvedRun): Promise<PreparedCorpus> => {
   const { data, scoring } = spec.placement
   const { corpus } = await run.stage('ingest', 'ingest', {
-    sources: spec.corpus.sources.map(({ path: _path, ...source }) => ({ ...source, fields: FieldMapping.parse(source.fields ?? {}), file: fileOf(sources, source.name) })),
-    maxQuarantineRatio: spec.corpus.maxQuarantineRatio,
+    sources: spec.corpus.sources.flatMap(({ path: _path, ...source }) => filesOf(sources, source.name).map((file) => ({ ...source, fields: FieldMapping.parse(source.fields ?? {}), ...file }))),
+    maxQuarantineRatio: spec.corpus.maxQuarantineRatio, shardDocs: spec.corpus.shardDocs, shardBytes: spec.corpus.shardBytes,
   }, { placement: data, note: (r) => `${r.counts.lines} lines = ${r.counts.kept} kept + ${r.counts.quarantined} quarantined` })
 
   const filtered = await run.stage('filter', 'filter', { corpus, rules: spec.corpus.filter }, { placement: data, note: kept })
@@ -92,10 +92,10 @@ export const prepareSynthetic = async (run: Run, { spec, tokenizer }: ResolvedRu
   return { pool: { corpus, tokens, index, topics: null, scores: null }, counts: strata }
 }
 
-const fileOf = (sources: ResolvedRun['sources'], name: string): ArtifactRef => {
-  const source = sources.find((s) => s.name === name)
-  if (source === undefined) throw new TypeError(`corpus: source ${name} was not resolved`)
-  return source.file
+const filesOf = (sources: ResolvedRun['sources'], name: string): { part?: string | undefined; file: ArtifactRef }[] => {
+  const files = sources.filter((s) => s.name === name)
+  if (files.length === 0) throw new TypeError(`corpus: source ${name} was not resolved`)
+  return files.map(({ name: _name, ...file }) => file)
 }
 
 const kept = (r: { counts: { docs: number; kept: number } }): string => `${r.counts.kept} of ${r.counts.docs} documents kept`

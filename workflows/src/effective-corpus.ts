@@ -7,7 +7,7 @@ type Fields = Record<string, unknown>
 
 /** By stage: the settings of the corpus that its request holds, as a part of the corpus. What else a request holds comes from the run. */
 const settingsIn: Record<string, (request: Fields) => Fields> = {
-  'ingest': ({ maxQuarantineRatio }) => ({ maxQuarantineRatio }),
+  'ingest': ({ maxQuarantineRatio, shardDocs, shardBytes }) => ({ maxQuarantineRatio, shardDocs, shardBytes }),
   'filter': ({ rules }) => ({ filter: rules }),
   'dedup': ({ ngram, numPermutations, jaccard }) => ({ dedup: { ngram, numPermutations, jaccard } }),
   'decontaminate': ({ ngram, ignoreGramsOver, maxHitRatio }) => ({ decontaminate: { ngram, ignoreGramsOver, maxHitRatio } }),

@@ -36,8 +36,8 @@ ${table(
     { head: 'Kind', cell: (s) => s.kind ?? 'per document' },
     { head: 'Use', cell: (s) => (s.use === 'train' ? 'training' : 'validation only') },
     { head: 'Licence', cell: (s) => s.license ?? 'per document' },
-    { head: 'Size', numeric: true, cell: (s) => fileOf(view, s.name, (f) => bytes(f.bytes)) },
-    { head: 'sha256', code: true, cell: (s) => fileOf(view, s.name, (f) => digest(f.sha256)) },
+    { head: 'Size', numeric: true, cell: (s) => filesOf(view, s.name, (files) => bytes(files.reduce((sum, f) => sum + f.bytes, 0))) },
+    { head: 'sha256', code: true, cell: (s) => filesOf(view, s.name, ([first, ...more]) => (first === undefined ? '–' : more.length > 0 ? plural(more.length + 1, 'file') : digest(first.sha256))) },
   ],
   spec.corpus.sources,
 )}
@@ -79,7 +79,8 @@ const kinds = (s: PlanStage): Html | string => {
   return given.length === 0 ? 'as there are' : h`${given.map(([language, r], i) => h`${i === 0 ? '' : h`<br>`}${groupTitle(language)}: ${ratios(r)}`)}`
 }
 
-const fileOf = (view: View, name: string, show: (file: { bytes: number; sha256: string }) => string): string => {
-  const file = view.request.resolved.sources.find((s) => s.name === name)?.file
-  return file === undefined ? '–' : show(file)
+type File = View['request']['resolved']['sources'][number]['file']
+const filesOf = (view: View, name: string, show: (files: File[]) => string): string => {
+  const files = view.request.resolved.sources.filter((s) => s.name === name).map((s) => s.file)
+  return files.length === 0 ? '–' : show(files)
 }

@@ -74,7 +74,7 @@ const artifacts = (view: View): [string, ArtifactRef][] => {
     ['Base model', resolved.base],
     ['Tokenizer', resolved.tokenizer],
     ['Scorer of the corpus', resolved.scorer],
-    ...resolved.sources.map((s): [string, ArtifactRef] => [`Source ${s.name}`, s.file]),
+    ...resolved.sources.map((s): [string, ArtifactRef] => [`Source ${[s.name, s.part].filter(Boolean).join('/')}`, s.file]),
     ...resolved.benchmarks.map((b): [string, ArtifactRef] => [`Benchmark ${b.name}`, b.items]),
     ['Corpus', corpus?.corpus],
     ['Quarantined lines', corpus?.quarantine],

@@ -30,7 +30,7 @@ export const lineage = (view: SweepView): Section => {
   const artifacts: [string, ArtifactRef][] = [
     ['Base model (proxy)', run.base],
     ['Tokenizer', run.tokenizer],
-    ...run.sources.map((s): [string, ArtifactRef] => [`Source ${s.name}`, s.file]),
+    ...run.sources.map((s): [string, ArtifactRef] => [`Source ${[s.name, s.part].filter(Boolean).join('/')}`, s.file]),
     ...(request.verdictRef === null ? [] : [['Verdict', request.verdictRef] satisfies [string, ArtifactRef]]),
     ...(view.chosen?.trials ?? []).flatMap((t): [string, ArtifactRef][] => (t.measurement === null ? [] : [[`Model of the chosen cell, seed ${t.point.seed}`, t.measurement.model]])),
   ]
