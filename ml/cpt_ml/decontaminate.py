@@ -9,9 +9,9 @@ from typing import Literal
 from cpt_ml.benchmark_grams import BenchmarkGrams, Overlap, read_parts
 from cpt_ml.contract import parse
 from cpt_ml.corpus import VERDICTS, RowWriter, dropped, keep_mask, kept, read_rows
-from cpt_ml.filter import verdict_counts
 from cpt_ml.job import Job, Unit
 from cpt_ml.store import ArtifactRef, Attempt, Json
+from cpt_ml.verdict_counts import verdict_counts
 
 ROWS_PER_BEAT = 500
 

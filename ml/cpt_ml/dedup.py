@@ -15,9 +15,9 @@ import pyarrow as pa
 
 from cpt_ml.contract import parse
 from cpt_ml.corpus import VERDICTS, dropped, keep_mask, kept, read_rows, write_manifest, write_rows
-from cpt_ml.filter import verdict_counts
 from cpt_ml.job import Job
 from cpt_ml.store import ArtifactRef, Json
+from cpt_ml.verdict_counts import verdict_counts
 from cpt_ml.words import Hashes, WordHashes, gram_hashes, words
 
 VERDICTS_WITH_CLUSTER = VERDICTS.append(pa.field("cluster", pa.int64()))

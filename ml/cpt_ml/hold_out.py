@@ -14,10 +14,10 @@ from cpt_ml.contract import parse
 from cpt_ml.corpus import VERDICTS, dropped, keep_mask, kept, read_column, read_rows, write_manifest, write_rows
 from cpt_ml.count_strata import StratumKey, stratum_order
 from cpt_ml.errors import BadRequest
-from cpt_ml.filter import verdict_counts
 from cpt_ml.job import Job
 from cpt_ml.store import ArtifactRef, Attempt, Json
 from cpt_ml.train_topic_classifier import share_of
+from cpt_ml.verdict_counts import verdict_counts
 
 VALIDATION = pa.schema([(name, pa.string()) for name in ("id", "text", "set", "language", "kind", "topic")])
 REASON = "held-out"
