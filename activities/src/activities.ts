@@ -21,6 +21,7 @@ import { commitVerdict, readVerdict, rememberSweep, sweptBefore } from './sweep/
 export const createStageActivities = (deps: Deps): StageActivities => ({
   ingest: runStage(deps, stages.ingest),
   filter: runStage(deps, stages.filter),
+  dedupSignatures: runStage(deps, stages.dedupSignatures),
   dedup: runStage(deps, stages.dedup),
   decontaminate: runStage(deps, stages.decontaminate),
   trainTopicClassifier: runStage(deps, stages.trainTopicClassifier),

@@ -4,6 +4,7 @@ import { comparePerplexity, evaluatePerplexity } from './evaluate-perplexity.ts'
 import { countStrata } from './count-strata.ts'
 import { decontaminate } from './decontaminate.ts'
 import { dedup } from './dedup.ts'
+import { dedupSignatures } from './dedup-signatures.ts'
 import { exportModel } from './export-model.ts'
 import { filter } from './filter.ts'
 import { holdOut } from './hold-out.ts'
@@ -18,6 +19,7 @@ import { train } from './train.ts'
 export const stages = {
   ingest,
   filter,
+  dedupSignatures,
   dedup,
   decontaminate,
   trainTopicClassifier,

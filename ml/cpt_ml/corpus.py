@@ -82,6 +82,14 @@ def write_rows(path: Path, schema: pa.Schema, rows: Iterable[Mapping[str, Any]])
     return writer.rows
 
 
+def write_columns(path: Path, schema: pa.Schema, columns: Sequence[pa.Array]) -> None:
+    """Writes whole columns, in the order of the schema, as RowWriter writes the same rows."""
+    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+        table = pa.table(list(columns), schema=schema)
+        for begin in range(0, table.num_rows, ROW_GROUP):
+            writer.write_table(table.slice(begin, ROW_GROUP), row_group_size=ROW_GROUP)
+
+
 def read_rows(path: Path, columns: Sequence[str]) -> Iterator[Json]:
     """Rows of a shard as dictionaries, a row group in memory at a time. Raises BadRequest if a column is missing."""
     with pq.ParquetFile(path) as file:
@@ -103,6 +111,13 @@ def read_column(path: Path, column: str) -> list[Any]:
     return [row[column] for row in read_rows(path, [column])]
 
 
+def _column(path: Path, column: str) -> pa.ChunkedArray:
+    table = read_table(path, [column])
+    if column not in table.column_names:
+        raise BadRequest(f"{path.name}: no column {[column]}; it has {table.column_names}")
+    return table[column]
+
+
 def num_rows(path: Path) -> int:
     """Rows of a shard, from its footer."""
     return int(pq.read_metadata(path).num_rows)
@@ -112,7 +127,7 @@ def keep_mask(corpus: Path, drops: Iterable[Path]) -> Mask:
     """Which rows of a corpus shard no earlier stage has dropped. Raises BadRequest if a sidecar is not row-aligned."""
     keep = np.ones(num_rows(corpus), dtype=np.bool_)
     for path in drops:
-        column = np.array(read_column(path, "keep"), dtype=np.bool_)
+        column = _column(path, "keep").to_numpy()
         if len(column) != len(keep):
             raise BadRequest(f"{path.name}: {len(column)} rows, but the corpus shard has {len(keep)}")
         keep &= column

@@ -26,6 +26,7 @@ FIXTURES = Path(__file__).parents[2] / "contracts" / "fixtures" / "jobs"
 ITEMS = {"ingest": "sources"}
 MANIFESTS = {
     "filter": ["corpus"],
+    "dedup-signatures": ["corpus", "drops"],
     "decontaminate": ["corpus", "drops"],
     "classify-topics": ["corpus", "drops"],
     "tokenize": ["corpus", "drops"],

@@ -14,6 +14,7 @@ from cpt_ml.contract import parse
 from cpt_ml.count_strata import CountStrataRequest
 from cpt_ml.decontaminate import DecontaminateRequest
 from cpt_ml.dedup import DedupRequest
+from cpt_ml.dedup_signatures import DedupSignaturesRequest
 from cpt_ml.errors import BadRequest
 from cpt_ml.evaluate_benchmark import EvaluateBenchmarkRequest
 from cpt_ml.evaluate_perplexity import EvaluatePerplexityRequest
@@ -31,6 +32,7 @@ from cpt_ml.train_topic_classifier import TrainTopicClassifierRequest
 REQUESTS: dict[str, type[Any]] = {
     "ingest": IngestRequest,
     "filter": FilterRequest,
+    "dedup-signatures": DedupSignaturesRequest,
     "dedup": DedupRequest,
     "decontaminate": DecontaminateRequest,
     "train-topic-classifier": TrainTopicClassifierRequest,

@@ -54,7 +54,9 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
   }, { placement: data, note: (r) => `${r.counts.lines} lines = ${r.counts.kept} kept + ${r.counts.quarantined} quarantined` })
 
   const filtered = await run.stage('filter', 'filter', { corpus, rules: spec.corpus.filter }, { placement: data, note: kept })
-  const deduplicated = await run.stage('dedup', 'dedup', { corpus, drops: [filtered.verdicts], ...spec.corpus.dedup }, { placement: data, note: kept })
+  const { jaccard, ...signed } = spec.corpus.dedup
+  const { signatures } = await run.stage('dedup-signatures', 'dedupSignatures', { corpus, drops: [filtered.verdicts], ...signed }, { placement: data, note: (r) => `of ${r.counts.docs} documents` })
+  const deduplicated = await run.stage('dedup', 'dedup', { corpus, drops: [filtered.verdicts], signatures, ...signed, ...(jaccard === undefined ? {} : { jaccard }) }, { placement: data, note: kept })
   const clean = await run.stage('decontaminate', 'decontaminate', {
     corpus, drops: [filtered.verdicts, deduplicated.verdicts], benchmarks: benchmarks.map((b) => ({ name: b.name, items: b.items })), ...spec.corpus.decontaminate,
   }, { placement: data, note: kept })

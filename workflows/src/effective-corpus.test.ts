@@ -16,10 +16,10 @@ test('without a decision on its stages a corpus is what it was given as', () => 
 test('what was patched in a stage is the corpus from then on, each patch over the one before', () => {
   const after = effectiveCorpus(corpus, [
     retried('ingest', { maxQuarantineRatio: 0.2 }), retried('filter', { rules: { minWords: 3 } }), retried('ingest', { maxQuarantineRatio: 0.3 }),
-    retried('dedup', { jaccard: 0.5 }), retried('decontaminate', { ngram: 9 }), retried('classify-topics', { minProbability: 0.1 }), retried('hold-out', { minDocs: 1 }), retried('score-ppl', { minTokens: 5 }),
+    retried('dedup-signatures', { ngram: 4 }), retried('dedup', { jaccard: 0.5 }), retried('decontaminate', { ngram: 9 }), retried('classify-topics', { minProbability: 0.1 }), retried('hold-out', { minDocs: 1 }), retried('score-ppl', { minTokens: 5 }),
   ])
   expect(after).toEqual({
-    ...corpus, maxQuarantineRatio: 0.3, filter: { ...corpus.filter, minWords: 3 }, dedup: { jaccard: 0.5 }, decontaminate: { ngram: 9 },
+    ...corpus, maxQuarantineRatio: 0.3, filter: { ...corpus.filter, minWords: 3 }, dedup: { ngram: 4, jaccard: 0.5 }, decontaminate: { ngram: 9 },
     topics: { ...corpus.topics, minProbability: 0.1 }, holdOut: { ...corpus.holdOut, minDocs: 1 }, scoring: { ...corpus.scoring, minTokens: 5 },
   })
 })

@@ -9,6 +9,7 @@ type Fields = Record<string, unknown>
 const settingsIn: Record<string, (request: Fields) => Fields> = {
   'ingest': ({ maxQuarantineRatio, shardDocs, shardBytes }) => ({ maxQuarantineRatio, shardDocs, shardBytes }),
   'filter': ({ rules }) => ({ filter: rules }),
+  'dedup-signatures': ({ ngram, numPermutations }) => ({ dedup: { ngram, numPermutations } }),
   'dedup': ({ ngram, numPermutations, jaccard }) => ({ dedup: { ngram, numPermutations, jaccard } }),
   'decontaminate': ({ ngram, ignoreGramsOver, maxHitRatio }) => ({ decontaminate: { ngram, ignoreGramsOver, maxHitRatio } }),
   'classify-topics': ({ kinds, minProbability }) => ({ topics: { kinds, minProbability } }),
