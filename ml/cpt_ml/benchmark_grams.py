@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,9 +16,11 @@ import numpy as np
 from cpt_ml.errors import BadData
 from cpt_ml.lines import read_lines
 from cpt_ml.store import Json
-from cpt_ml.words import Hashes, WordHashes, gram_hashes, words
+from cpt_ml.word_columns import Column, Texts, distinct, gram_column, word_column
+from cpt_ml.words import Hashes, words
 
 SHORTEST_PART = 10  # fewer words may be there by chance
+TABLE_BITS = 20  # a megabyte, which stays in the cache of the processor
 _CALCULATIONS = re.compile("<<[^>]*>>")
 
 
@@ -67,53 +71,88 @@ def read_parts(benchmark: str, path: Path, ngram: int) -> list[Part]:
 
 
 class BenchmarkGrams:
-    """Looks up which items a text overlaps with."""
+    """Looks up which items texts overlap with, many texts at a time."""
 
     def __init__(self, parts: list[Part], ngram: int, ignore_grams_over: int) -> None:
         self.ngram = ngram
         self._parts = parts
-        self._cache = WordHashes()
+        long = [i for i, part in enumerate(parts) if len(part.tokens) >= ngram]
+        short = [i for i, part in enumerate(parts) if len(part.tokens) < ngram]
+        of_part: defaultdict[int, list[int]] = defaultdict(list)
+        of_part.update(zip(long, _grams_of([parts[i].tokens for i in long], ngram), strict=True))
+        anchors = _grams_of([parts[i].tokens[:SHORTEST_PART] for i in short], SHORTEST_PART)
         self._short: defaultdict[int, list[int]] = defaultdict(list)
-        of_part: list[list[int]] = []
-        for i, part in enumerate(parts):
-            if len(part.tokens) >= ngram:
-                of_part.append(np.unique(gram_hashes(part.tokens, ngram, self._cache)).tolist())
-            else:
-                of_part.append([])
-                anchor = gram_hashes(part.tokens[:SHORTEST_PART], SHORTEST_PART, self._cache)
-                self._short[int(anchor[0])].append(i)
-        seen = Counter(g for grams in of_part for g in grams)
+        for i, (anchor,) in zip(short, anchors, strict=True):
+            self._short[anchor].append(i)
+        seen = Counter(g for grams in of_part.values() for g in grams)
         self._of_gram: defaultdict[int, list[int]] = defaultdict(list)
         self._num_grams: list[int] = []
-        for i, grams in enumerate(of_part):
-            told = [g for g in grams if seen[g] <= ignore_grams_over]
+        for i in range(len(parts)):
+            told = [g for g in of_part[i] if seen[g] <= ignore_grams_over]
             self._num_grams.append(len(told))
             for g in told:
                 self._of_gram[g].append(i)
-        self._grams = np.array(sorted(self._of_gram), dtype=np.uint64)
-        self._anchors = np.array(sorted(self._short), dtype=np.uint64)
+        self._grams = _Known(self._of_gram)
+        self._anchors = _Known(self._short)
 
-    def overlap(self, text: str) -> Overlap | None:
-        """What a text shares with the items, or None; a part under `ngram` words counts only if it is there in full."""
-        tokens = words(text)
-        hits, total = self._hits(tokens, self.ngram, self._grams)
+    def overlaps(self, texts: Sequence[str]) -> list[Overlap | None]:
+        """What each text shares with the items, or None; a part under `ngram` words counts only if all of it is there.
+
+        A text's n-grams count as often as they occur.
+        """
+        column = word_column(Texts.of(texts))
+        grams = gram_column(column, self.ngram)
+        enough = np.diff(column.offsets) >= self.ngram
+        hits = self._grams.hits(grams)
+        anchors = self._anchors.hits(gram_column(column, SHORTEST_PART))
+        found: list[Overlap | None] = [None] * len(texts)
+        for d in sorted(hits.keys() | anchors.keys()):
+            total = int(grams.offsets[d + 1] - grams.offsets[d])
+            found[d] = self._overlap(texts[d], hits.get(d, []) if enough[d] else [], total, anchors.get(d, []))
+        return found
+
+    def _overlap(self, text: str, hits: list[int], total: int, anchors: list[int]) -> Overlap | None:
         covered = Counter(i for g in set(hits) for i in self._of_gram[g])
         ratios = {i: n / self._num_grams[i] for i, n in covered.items()}
-        for anchor in self._hits(tokens, SHORTEST_PART, self._anchors)[0]:
-            found = [i for i in self._short[anchor] if _joined(self._parts[i].tokens) in _joined(tokens)]
-            ratios |= dict.fromkeys(found, 1.0)
+        if anchors:
+            whole = _joined(words(text))
+            there = [i for a in set(anchors) for i in self._short[a] if _joined(self._parts[i].tokens) in whole]
+            ratios |= dict.fromkeys(there, 1.0)
         if not ratios:
             return None
         best = min(ratios, key=lambda i: (-ratios[i], i))
         return Overlap(self._parts[best].item, len(hits) / max(1, total), ratios[best])
 
-    def _hits(self, tokens: list[str], n: int, known: Hashes) -> tuple[list[int], int]:
-        """The text's n-grams that are known (each as often as it occurs), and how many it has."""
-        if len(tokens) < n or not len(known):
-            return [], 0
-        grams = gram_hashes(tokens, n, self._cache)
-        at = np.minimum(np.searchsorted(known, grams), len(known) - 1)
-        return grams[known[at] == grams].tolist(), len(grams)
+
+class _Known:
+    """A set of hashes that many others are looked up in."""
+
+    def __init__(self, hashes: Iterable[int]) -> None:
+        self._sorted: Hashes = np.array(sorted(hashes), dtype=np.uint64)
+        # most hashes fall where none is known: one look into a small table tells that without a search
+        self._shift = np.uint64(64 - TABLE_BITS)
+        self._any = np.zeros(1 << TABLE_BITS, dtype=np.bool_)
+        self._any[self._sorted >> self._shift] = True
+
+    def hits(self, column: Column) -> dict[int, list[int]]:
+        """By document, its hashes that are known, each as often as it occurs."""
+        if not len(self._sorted):
+            return {}
+        maybe = np.flatnonzero(np.take(self._any, (column.hashes >> self._shift).astype(np.intp)))
+        hashes = column.hashes[maybe]
+        at = np.minimum(np.searchsorted(self._sorted, hashes), len(self._sorted) - 1)
+        sure = self._sorted[at] == hashes
+        docs = np.searchsorted(column.offsets, maybe[sure], side="right") - 1
+        found: defaultdict[int, list[int]] = defaultdict(list)
+        for doc, gram in zip(docs.tolist(), hashes[sure].tolist(), strict=True):
+            found[doc].append(gram)
+        return dict(found)
+
+
+def _grams_of(many: list[list[str]], n: int) -> list[list[int]]:
+    """Distinct n-grams of lists of words, as hashes."""
+    column = distinct(gram_column(word_column(Texts.of([" ".join(tokens) for tokens in many])), n))
+    return [column.hashes[a:b].tolist() for a, b in itertools.pairwise(column.offsets.tolist())]
 
 
 def _joined(tokens: list[str]) -> str:

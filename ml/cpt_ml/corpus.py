@@ -6,6 +6,7 @@ The same rows give the same bytes: zstd, one row group per 4,096 rows, nothing t
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -132,6 +133,11 @@ def keep_mask(corpus: Path, drops: Iterable[Path]) -> Mask:
             raise BadRequest(f"{path.name}: {len(column)} rows, but the corpus shard has {len(keep)}")
         keep &= column
     return keep
+
+
+def count_values(column: pa.ChunkedArray | pa.Array) -> Counter[str]:
+    """How often each value occurs in a column of strings."""
+    return Counter({c["values"]: c["counts"] for c in column.value_counts().to_pylist()})
 
 
 def kept() -> Json:

@@ -6,14 +6,16 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+import pyarrow as pa
+
 from cpt_ml.benchmark_grams import BenchmarkGrams, Overlap, read_parts
 from cpt_ml.contract import parse
-from cpt_ml.corpus import VERDICTS, RowWriter, dropped, keep_mask, kept, read_rows
+from cpt_ml.corpus import VERDICTS, count_values, dropped, keep_mask, read_table, write_columns
 from cpt_ml.job import Job, Unit
 from cpt_ml.store import ArtifactRef, Attempt, Json
+from cpt_ml.text_batches import text_batches
 from cpt_ml.verdict_counts import verdict_counts
-
-ROWS_PER_BEAT = 500
 
 
 @dataclass(frozen=True)
@@ -62,27 +64,32 @@ def contaminated(request: DecontaminateRequest, overlap: Overlap | None) -> bool
 def _decontaminate(
     job: Job, request: DecontaminateRequest, grams: BenchmarkGrams, unit: Unit, attempt: Attempt
 ) -> Json:
-    by_reason: Counter[str] = Counter()
-    by_language: Counter[str] = Counter()
     entry = unit.inputs["corpus"]
     path = job.store.shard(entry)
     judged = keep_mask(path, map(job.store.shard, unit.inputs["drops"]))
-    with RowWriter(attempt.path("verdicts.parquet"), VERDICTS) as verdicts:
-        for row, judge in zip(read_rows(path, ["text", "language"]), judged, strict=True):
-            overlap = grams.overlap(row["text"]) if judge else None
-            verdict = kept()
+    keep = np.ones(len(judged), dtype=np.bool_)
+    told: dict[int, Json] = {}
+    for rows, texts in text_batches(path, judged):
+        for row, overlap in zip(rows.tolist(), grams.overlaps(texts), strict=True):
             if overlap and contaminated(request, overlap):
                 measured = f"{overlap.text_ratio:.3f} of the document, {overlap.item_ratio:.3f} of the item"
-                verdict = dropped(f"contaminated:{overlap.item.benchmark}", f"{overlap.item.id}: {measured}")
-                by_reason[verdict["reason"]] += 1
-            elif judge:
-                by_language[row["language"]] += 1
-            verdicts.append(verdict)
-            if verdicts.rows % ROWS_PER_BEAT == 0:
-                job.beat("decontaminate", verdicts.rows, entry["rows"], "documents")
+                told[row] = dropped(f"contaminated:{overlap.item.benchmark}", f"{overlap.item.id}: {measured}")
+        job.beat("decontaminate", int(rows[-1]) + 1, entry["rows"], "documents")
+    keep[list(told)] = False
+    columns = [pa.array(keep), *(_sparse(told, key, len(keep)) for key in ("reason", "evidence"))]
+    write_columns(attempt.path("verdicts.parquet"), VERDICTS, columns)
+    by_reason = Counter(verdict["reason"] for verdict in told.values())
+    by_language = count_values(read_table(path, ["language"])["language"].filter(pa.array(keep & judged)))
     counts = verdict_counts(int(judged.sum()), by_reason, by_language)
     by_benchmark = {reason.removeprefix("contaminated:"): n for reason, n in counts["byReason"].items()}
     return {
-        "outputs": {"verdicts": [attempt.shard("verdicts.parquet", verdicts.rows)]},
+        "outputs": {"verdicts": [attempt.shard("verdicts.parquet", len(keep))]},
         "counts": {**counts, "byBenchmark": by_benchmark},
     }
+
+
+def _sparse(told: dict[int, Json], key: str, rows: int) -> pa.Array:
+    """A column of strings that is null but in a few rows."""
+    places = np.full(rows, -1, dtype=np.int64)
+    places[list(told)] = np.arange(len(told))
+    return pa.array([v[key] for v in told.values()], pa.string()).take(pa.array(places, mask=places < 0))

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from cpt_ml.contract import parse
-from cpt_ml.corpus import VERDICTS, Mask, keep_mask, read_table, write_columns, write_manifest
+from cpt_ml.corpus import VERDICTS, Mask, count_values, keep_mask, read_table, write_columns, write_manifest
 from cpt_ml.errors import BadRequest
 from cpt_ml.job import Job
 from cpt_ml.near_pairs import Documents, near_pairs
@@ -209,8 +209,8 @@ def _write(job: Job, corpus: Sequence[Path], judged: Sequence[Mask], clusters: C
         write_columns(attempt.path(name), VERDICTS_WITH_CLUSTER, columns)
         shards.append(attempt.shard(name, end - begin))
         languages = read_table(path, ["language"])["language"].filter(pa.array(keep & judged[shard]))
-        by_language.update({c["values"]: c["counts"] for c in languages.value_counts().to_pylist()})
-        by_reason.update({c["values"]: c["counts"] for c in why.drop_null().value_counts().to_pylist()})
+        by_language += count_values(languages)
+        by_reason += count_values(why.drop_null())
     counts = {**verdict_counts(len(rows), by_reason, by_language), "clusters": len(leads)}
     job.commit(attempt, {"verdicts": write_manifest(attempt, "verdicts", shards), "counts": counts})
 

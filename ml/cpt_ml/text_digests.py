@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import unicodedata
 from functools import cache
 
@@ -12,7 +13,10 @@ import numpy.typing as npt
 from cpt_ml.word_columns import Texts
 from cpt_ml.words import Hashes
 
-_TABLE = 0x20000  # characters from here on are folded by Python
+# what a table folds; characters beside these are rare, and folded by Python
+_FOLDED = (range(1, 0x3400), range(0xA000, 0xAC00), range(0xF900, 0x10000), range(0x1F000, 0x1FB00))
+_AS_THEY_ARE = (range(0x3400, 0x4DC0), range(0x4E00, 0xA000), range(0xAC00, 0xD7A4))  # Han, Hangul syllables
+_TABLE = 0x1FB00
 _BY_PYTHON = 0xFFFFFFFF
 _SPACE = ord(" ")
 _HANGUL_VOWELS_AND_FINALS = range(0x1160, 0x1200)
@@ -49,7 +53,9 @@ def fold(text: str) -> str:
 def _folds() -> npt.NDArray[np.uint32]:
     """By code point: what `fold` makes of it wherever it stands, or _BY_PYTHON where that depends on its neighbours."""
     table = np.full(_TABLE + 1, _BY_PYTHON, dtype=np.uint32)
-    points = [p for p in range(1, _TABLE) if not 0xD800 <= p < 0xE000]
+    for block in _AS_THEY_ARE:
+        table[block.start : block.stop] = block
+    points = list(itertools.chain(*_FOLDED))
     normal = unicodedata.normalize("NFKC", "\0".join(map(chr, points))).split("\0")
     pairs = (unicodedata.decomposition(chr(p)).split() for p in points)
     joins_before = {chr(int(pair[1], 16)) for pair in pairs if len(pair) == 2 and not pair[0].startswith("<")}

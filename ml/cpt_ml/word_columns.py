@@ -24,6 +24,7 @@ _SEPARATOR = "\n"
 _SEVERAL = "\u0130"  # İ, the one character whose lower case is two
 _BY_CONTEXT = "\u03a3"  # Σ, whose lower case depends on its place in the word
 _LETTER, _ALONE = 1, 2
+_TABLE = 0x323B0  # the last Han character's successor; no letter or digit stands behind it
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ def distinct(column: Column) -> Column:
 
 @cache
 def _alphabet() -> _Alphabet:
-    everything = np.arange(0x110000, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
+    # its last entry stands for all characters behind
+    everything = np.arange(_TABLE + 1, dtype="<u4").tobytes().decode("utf-32-le", "surrogatepass")
     lower = everything.replace(_SEVERAL, "i").lower()
     kind = np.zeros(len(lower), dtype=np.uint8)
     for of, pattern in ((_LETTER, f"[^\\W_{HAN}]+"), (_ALONE, f"[{HAN}]+")):

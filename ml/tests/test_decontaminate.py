@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from conftest import Workbench
 from documents import PROSE, bytes_of, corpus_of, doc, json_lines, request, rows
 
+from cpt_ml.benchmark_grams import BenchmarkGrams, read_parts
 from cpt_ml.errors import BadData
 from cpt_ml.store import Json
 
@@ -67,6 +69,16 @@ def test_grams_of_more_than_four_items_are_idioms(workbench: Workbench) -> None:
     docs = [doc("a", f"Solve this. {QUESTION}")]
     assert [v["keep"] for v in rows(workbench, run(workbench, docs, same)["verdicts"])] == [True]
     assert [v["keep"] for v in rows(workbench, run(workbench, docs, same[:4])["verdicts"])] == [False]
+
+
+def test_a_text_overlaps_the_same_alone_and_among_others(tmp_path: Path) -> None:
+    (tmp_path / "candles.jsonl").write_bytes(json_lines(BENCHMARK))
+    grams = BenchmarkGrams(read_parts("candles", tmp_path / "candles.jsonl", 20), 20, 4)
+    texts = [FILLER, QUESTION, "", f"{SHORT_ZH}{OPTIONS[0]}{OPTIONS[1]}", "What is", f"{QUESTION} {QUESTION}", PROSE]
+    together = grams.overlaps(texts)
+    assert together == [grams.overlaps([text])[0] for text in texts]
+    assert [o.item.id if o else None for o in together] == [None, "c-1", None, "c-2", None, "c-1", None]
+    assert [o.text_ratio for o in together if o] == [1.0, 1.0, 42 / 61]
 
 
 def test_the_same_request_gives_the_same_bytes(workbench: Workbench) -> None:
