@@ -5,20 +5,25 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from cpt_ml.contract import parse
-from cpt_ml.corpus import RowWriter, keep_mask, read_rows
+from cpt_ml.corpus import Mask, keep_mask
+from cpt_ml.corpus_shards import BatchWriter, record_batch, text_lengths
 from cpt_ml.errors import BadRequest
 from cpt_ml.job import Job, Unit
 from cpt_ml.store import ArtifactRef, Attempt, Json
 
 INDEX = pa.schema([("offset", pa.uint64()), ("num_tokens", pa.uint32()), ("num_bytes", pa.uint32())])
-DOCS_PER_BATCH = 256
+# small, for the library's memory (some 100 bytes a token) and the processor's caches
+DOCS_PER_BATCH = 64
+BATCH_BYTES = 256 << 10
 
 
 @dataclass(frozen=True)
@@ -45,35 +50,37 @@ def run(job: Job) -> None:
         raise BadRequest(f"tokenize: {request.tokenizer.uri} is not a tokenizer.json ({e})") from e
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    job.map_units(lambda unit, attempt: _tokenize(job, tokenizer, unit, attempt))
+    job.map_units(lambda unit, attempt: tokenize_shard(job, tokenizer, unit, attempt))
 
 
-def _tokenize(job: Job, tokenizer: Any, unit: Unit, attempt: Attempt) -> Json:
+def tokenize_shard(job: Job, tokenizer: Any, unit: Unit, attempt: Attempt) -> Json:
+    """Tokenizes one corpus shard and returns the unit's result."""
     by_language: Counter[str] = Counter()
-    num_tokens = num_bytes = 0
+    num_tokens = num_bytes = done = 0
     entry = unit.inputs["corpus"]
     path = job.store.shard(entry)
     judged = keep_mask(path, map(job.store.shard, unit.inputs["drops"]))
-    rows = zip(read_rows(path, ["text", "language"]), judged, strict=True)
     with (
         attempt.path("tokens.u32").open("wb") as tokens,
-        RowWriter(attempt.path("index.parquet"), INDEX) as index,
+        BatchWriter(attempt.path("index.parquet"), INDEX) as index,
     ):
-        while batch := list(islice(rows, DOCS_PER_BATCH)):
-            texts = [row["text"] for row, keep in batch if keep]
-            encoded: Iterator[Any] = iter(tokenizer.encode_batch(texts, add_special_tokens=False))
-            for row, keep in batch:
-                if not keep:
-                    index.append({"offset": 0, "num_tokens": 0, "num_bytes": 0})
-                    continue
-                ids = np.array(next(encoded).ids, dtype="<u4")
-                size = len(row["text"].encode())
-                index.append({"offset": num_tokens, "num_tokens": len(ids), "num_bytes": size})
-                tokens.write(ids.tobytes())
-                num_tokens += len(ids)
-                num_bytes += size
-                by_language[row["language"]] += len(ids)
-            job.beat("tokenize", index.rows, entry["rows"], "documents", tokens=num_tokens)
+        for batch in batches(path):
+            keep = judged[done : done + batch.num_rows]
+            kept = batch.filter(_mask(keep))
+            # the fast form leaves out where in the text each token lies
+            texts = kept.column("text").to_pylist()
+            encoded = [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+            for ids in encoded:
+                tokens.write(np.array(ids, dtype="<u4").tobytes())
+            counts = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
+            sizes = text_lengths(kept.column("text"))
+            index.add(_index_rows(keep, counts, sizes, num_tokens))
+            for language, count in zip(kept.column("language").to_pylist(), counts.tolist(), strict=True):
+                by_language[language] += count
+            num_tokens += int(counts.sum())
+            num_bytes += int(sizes.sum())
+            done += batch.num_rows
+            job.beat("tokenize", done, entry["rows"], "documents", tokens=num_tokens)
     return {
         "outputs": {
             "tokens": [attempt.shard("tokens.u32", index.rows)],
@@ -86,3 +93,39 @@ def _tokenize(job: Job, tokenizer: Any, unit: Unit, attempt: Attempt) -> Json:
             "byLanguage": dict(sorted(by_language.items())),
         },
     }
+
+
+def batches(path: Path) -> Iterator[pa.RecordBatch]:
+    """Text and language of a corpus shard, some MiB of text at a time."""
+    with pq.ParquetFile(path) as file:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group, columns=["text", "language"], use_threads=False).combine_chunks()
+            for batch in table.to_batches():
+                ends = np.cumsum(text_lengths(batch.column("text")))
+                at = 0
+                while at < batch.num_rows:
+                    before = int(ends[at - 1]) if at else 0
+                    fits = int(np.searchsorted(ends, before + BATCH_BYTES, side="right")) - at
+                    count = min(max(fits, 1), DOCS_PER_BATCH)
+                    yield batch.slice(at, count)
+                    at += count
+
+
+def _mask(keep: Mask) -> pa.Array:
+    """A column of booleans."""
+    packed = np.packbits(keep, bitorder="little").tobytes()
+    return pa.Array.from_buffers(pa.bool_(), len(keep), [None, pa.py_buffer(packed)])
+
+
+def _index_rows(keep: Mask, counts: npt.NDArray[np.int64], sizes: npt.NDArray[np.int64], first: int) -> pa.RecordBatch:
+    """Where the documents' tokens lie, the first of them at token `first`; 0 for dropped rows."""
+    types = {"offset": np.uint64, "num_tokens": np.uint32, "num_bytes": np.uint32}
+    columns = {name: np.zeros(len(keep), dtype=kind) for name, kind in types.items()}
+    columns["offset"][keep] = first + np.cumsum(counts) - counts
+    columns["num_tokens"][keep] = counts
+    columns["num_bytes"][keep] = sizes
+    return record_batch(INDEX, (_numbers(columns[name], INDEX.field(name).type) for name in INDEX.names))
+
+
+def _numbers(values: npt.NDArray[np.uint32 | np.uint64], kind: pa.DataType) -> pa.Array:
+    return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(values)])
