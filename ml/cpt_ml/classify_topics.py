@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from cpt_ml.contract import parse
@@ -18,7 +19,7 @@ from cpt_ml.train_topic_classifier import predict
 
 TOPICS = pa.schema([("topic", pa.string()), ("probability", pa.float32())])
 OTHERS = "Others"
-ROWS_PER_BEAT = 500
+ROWS_PER_BATCH = 512
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,18 @@ def _classify(job: Job, request: ClassifyTopicsRequest, models: dict[str, Any], 
     entry = unit.inputs["corpus"]
     path = job.store.shard(entry)
     judged = keep_mask(path, map(job.store.shard, unit.inputs["drops"]))
+    rows = zip(read_rows(path, ["text", "language", "kind"]), judged.tolist(), strict=True)
     with RowWriter(attempt.path("topics.parquet"), TOPICS) as topics:
-        for row, judge in zip(read_rows(path, ["text", "language", "kind"]), judged, strict=True):
-            model = models.get(row["language"]) if judge and row["kind"] in request.kinds else None
-            topic, probability = None, np.nan
-            if model is not None:
-                topic, probability = predict(model, topic_text(row["text"]))
-                if probability < request.min_probability or not topic:
-                    topic, low = OTHERS, low + 1
-                by_topic[f"{row['language']}/{topic}"] += 1
-            topics.append({"topic": topic, "probability": probability})
-            if topics.rows % ROWS_PER_BEAT == 0:
-                job.beat("classify-topics", topics.rows, entry["rows"], "documents")
+        while batch := list(islice(rows, ROWS_PER_BATCH)):
+            asked = [row if judge and row["kind"] in request.kinds else None for row, judge in batch]
+            for row, found in zip(asked, predicted(models, asked), strict=True):
+                topic, probability = found or (None, math.nan)
+                if row and found:
+                    if probability < request.min_probability or not topic:
+                        topic, low = OTHERS, low + 1
+                    by_topic[f"{row['language']}/{topic}"] += 1
+                topics.append({"topic": topic, "probability": probability})
+            job.beat("classify-topics", topics.rows, entry["rows"], "documents")
     return {
         "outputs": {"topics": [attempt.shard("topics.parquet", topics.rows)]},
         "counts": {
@@ -78,3 +79,16 @@ def _classify(job: Job, request: ClassifyTopicsRequest, models: dict[str, Any], 
             "byTopic": dict(sorted(by_topic.items())),
         },
     }
+
+
+def predicted(models: dict[str, Any], rows: list[Json | None]) -> list[tuple[str, float] | None]:
+    """Topic and probability of each row by its language's model; None for no row and for a language without one."""
+    found: list[tuple[str, float] | None] = [None] * len(rows)
+    for language, model in models.items():
+        places = [i for i, row in enumerate(rows) if row and row["language"] == language]
+        if not places:
+            continue
+        texts = [topic_text(row["text"]) for row in rows if row and row["language"] == language]
+        for i, result in zip(places, predict(model, texts), strict=True):
+            found[i] = result
+    return found

@@ -66,7 +66,7 @@ def run(job: Job) -> None:
     model = fit(request, train, job.folder / "train.txt")
     attempt = job.attempt()
     model.save_model(str(attempt.path("classifier.bin")))
-    predicted = [predict(model, d.text)[0] for d in test]
+    predicted = [topic for topic, _ in predict(model, [d.text for d in test])]
     accuracy = sum(p == d.topic for p, d in zip(predicted, test, strict=True)) / len(test)
     job.commit(
         attempt,
@@ -136,12 +136,13 @@ def zeroed_memory() -> Generator[None]:
         mallopt(fill_with_complement, 0)
 
 
-def predict(model: Any, text: str) -> tuple[str, float]:
-    """The likeliest topic of a prepared text, and its probability; ("", 0.0) where the model knows no word of it."""
-    labels, probabilities = model.predict(text)
-    if not labels:
-        return "", 0.0
-    return labels[0].removeprefix(LABEL).replace("_", " "), min(1.0, float(probabilities[0]))
+def predict(model: Any, texts: Sequence[str]) -> list[tuple[str, float]]:
+    """The likeliest topic of each prepared text, and its probability; ("", 0.0) where the model knows no word of it."""
+    labels, probabilities = model.predict(list(texts))
+    return [
+        (of[0].removeprefix(LABEL).replace("_", " "), min(1.0, float(p[0]))) if len(of) else ("", 0.0)
+        for of, p in zip(labels, probabilities, strict=True)
+    ]
 
 
 def per_class(topics: Sequence[str], truth: Sequence[str], predicted: Sequence[str]) -> list[Json]:

@@ -7,11 +7,14 @@ import random
 import pytest
 from conftest import Workbench
 from documents import bytes_of, corpus_of, doc, request, rows
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cpt_ml.errors import BadData
 from cpt_ml.store import Json
-from cpt_ml.topic_text import topic_text
+from cpt_ml.topic_text import MAX_TOKENS, topic_text
 from cpt_ml.train_topic_classifier import per_class, share_of
+from cpt_ml.words import words
 
 VOCABULARY = {
     "Law and Policy": "court judge appeal statute verdict clause lawyer contract ruling tribunal",
@@ -90,6 +93,12 @@ def test_documents_get_the_topic_of_their_words_and_doubtful_ones_are_others(wor
 def test_precision_and_recall_are_counted_by_hand() -> None:
     found = per_class(["a", "b", "c"], ["a", "a", "b", "b"], ["a", "b", "b", "b"])
     assert [(c["precision"], c["recall"], c["support"]) for c in found] == [(1, 0.5, 2), (2 / 3, 1, 2), (0, 0, 0)]
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.text(st.sampled_from("aZé’中ΣİſK_-1½\u0301\n\u3000Ⅳ²ﬁ😀. "), max_size=30), st.integers(1, 400))
+def test_its_words_are_the_first_words_of_the_text_however_long_and_foreign_it_is(text: str, times: int) -> None:
+    assert topic_text(text * times) == " ".join(words(text * times)[:MAX_TOKENS])
 
 
 def test_the_classifier_sees_one_line_of_words_in_which_no_label_can_hide() -> None:
