@@ -72,6 +72,19 @@ export const CodeRules = z.strictObject({
 })
 
 /**
+ * Language identification (py3langid) on the first `chars` characters, for these kinds of source: a document that is in
+ * another language than it says with more than this probability is dropped. It takes as long as all other rules together.
+ */
+export const LanguageRules = z.strictObject({
+  kinds: z.array(Kind).default(['web']),
+  maxOtherProbability: Ratio.default(0.9),
+  chars: z.int().min(20).default(300),
+})
+
+/** Drops, of these kinds, what has more than `maxItems` e-mail addresses, telephone and identity numbers (Chinese by check digit, US). */
+export const PersonalRules = z.strictObject({ kinds: z.array(Kind).default(['web']), maxItems: Count.default(5) })
+
+/**
  * Thresholds of the named rules; lengths in Han characters or words, ratios of the document's characters, words or lines; null: off.
  * The groups are off where they are not given, `gopher: {}` is on with its defaults. docs/data-formats.md has what each rule
  * drops of the sample corpus: the first eleven 6 of its 3,111 documents, and 119 of its 120 boilerplate, garbled and too short ones.
@@ -93,6 +106,8 @@ export const FilterRules = z.strictObject({
   fineweb: FinewebRules.optional(),
   chinese: ChineseRules.optional(),
   code: CodeRules.optional(),
+  language: LanguageRules.optional(),
+  personal: PersonalRules.optional(),
 })
 
 /** Verdict per document: kept, or dropped by the first rule that fires, by name. */

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from cpt_ml.words import HAN as HAN_RANGES
 
-LETTER, DIGIT, ALNUM, WORD, SPACE, HAN, PUNCTUATION, DAMAGED, JOINER, RUN, SENTENCE_END = (1 << i for i in range(11))
+LETTER, DIGIT, ALNUM, WORD, SPACE, HAN, PUNCTUATION, DAMAGED, JOINER, LEADER, RUN, SENTENCE_END = (
+    1 << i for i in range(12)
+)
 
 # as datatrove has it (utils/text.py), so that the counts of words agree
 _PUNCTUATION = (
@@ -26,7 +28,8 @@ _PATTERNS = {
     HAN: f"[{HAN_RANGES}]+",
     PUNCTUATION: f"[{_PUNCTUATION}]+",
     DAMAGED: "[\ufffd\ue000-\uf8ff■]+",
-    JOINER: "['’.]+",
+    JOINER: r"['’._\\(){}\[\]&@#|~$%!?;*^+]+",
+    LEADER: r"[\\@^|~]+",
     RUN: r"[.\-]+",
     SENTENCE_END: "[.!?。！？．｡]+",
 }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from cpt_ml.contract import parse
 from cpt_ml.corpus import VERDICTS, RowWriter, dropped, kept, read_rows
-from cpt_ml.filter_rules import RULES, FilterRules, judge_all
+from cpt_ml.filter_rules import FilterRules, judge_all
 from cpt_ml.job import Job, Unit
 from cpt_ml.store import ArtifactRef, Attempt, Json
 from cpt_ml.verdict_counts import verdict_counts
@@ -33,8 +33,7 @@ def judge(text: str, kind: str, rules: FilterRules, language: str = "en") -> Jso
 def verdicts_of(rows: list[Json], rules: FilterRules) -> list[Json]:
     """The verdict on each row of a corpus (its text, kind and language), judged together."""
     found = judge_all([r["text"] for r in rows], [r["kind"] for r in rows], [r["language"] for r in rows], rules)
-    pairs = zip(found.rule.tolist(), found.value.tolist(), strict=True)
-    return [kept() if rule < 0 else dropped(RULES[rule].name, f"{value:.4g}") for rule, value in pairs]
+    return [kept() if v is None else dropped(v.rule.name, v.evidence) for v in found]
 
 
 def run(job: Job) -> None:

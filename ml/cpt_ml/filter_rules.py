@@ -11,11 +11,14 @@ import functools
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from cpt_ml.characters import DAMAGED, DIGIT, HAN, LETTER, PUNCTUATION, SENTENCE_END, SPACE, WORD
+from cpt_ml.languages import family_of, identify
+from cpt_ml.personal_data import MIN_PHONE_DIGITS, Span, counted, personal_data
 from cpt_ml.text_columns import Bools, Floats, Grams, Ints, Repeats, Segments, TextColumns, by_doc, stood_before
 from cpt_ml.words import num_han
 
@@ -118,6 +121,23 @@ class CodeRules:
 
 
 @dataclass(frozen=True)
+class LanguageRules:
+    """Language identification on the first characters of a document."""
+
+    kinds: list[str]
+    max_other_probability: float
+    chars: int
+
+
+@dataclass(frozen=True)
+class PersonalRules:
+    """E-mail addresses, telephone and identity numbers: more than `max_items` of them make a list of contacts."""
+
+    kinds: list[str]
+    max_items: int
+
+
+@dataclass(frozen=True)
 class FilterRules:
     """Thresholds of the rules; a document is dropped by the first one it breaks."""
 
@@ -137,6 +157,15 @@ class FilterRules:
     fineweb: FinewebRules | None
     chinese: ChineseRules | None
     code: CodeRules | None
+    language: LanguageRules | None
+    personal: PersonalRules | None
+
+
+class ForKinds(Protocol):
+    """A group of rules that holds for some kinds of source."""
+
+    @property
+    def kinds(self) -> list[str]: ...
 
 
 class Facts:
@@ -147,10 +176,11 @@ class Facts:
     ) -> None:
         self.columns = TextColumns(texts)
         self.rules = rules
+        self.undecided: Bools = np.ones(len(texts), dtype=np.bool_)
         self.kinds = np.array(kinds, dtype=np.str_)
         self.languages = np.array(languages, dtype=np.str_)
 
-    def of_kinds(self, group: GopherRules | C4Rules | FinewebRules | ChineseRules | None) -> Bools:
+    def of_kinds(self, group: ForKinds | None) -> Bools:
         """Documents of the kinds that a group of rules is for."""
         return np.isin(self.kinds, group.kinds if group else [])
 
@@ -476,6 +506,39 @@ class Facts:
         closed = (self.columns.bits[last] & SENTENCE_END != 0) | np.isin(self.columns.chars[last], _CLOSING_HAN)
         return ratio(self.columns.sum_by_doc(lines, ~closed), self.columns.sum_by_doc(lines))
 
+    # --- language ---
+
+    @functools.cached_property
+    def identified(self) -> dict[int, tuple[str, float]]:
+        """Language and its probability of the documents that are undecided."""
+        rules = self.rules.language
+        assert rules is not None
+        chosen = np.flatnonzero(self.undecided & _language(self)).tolist()
+        return {d: identify(self.columns.texts[d][: rules.chars]) for d in chosen}
+
+    def other_language(self) -> Floats:
+        """Probability of the language that a document is in, where it is not the one that it says."""
+        found = np.zeros(self.columns.num_docs)
+        for d, (language, probability) in self.identified.items():
+            found[d] = probability if language != family_of(str(self.languages[d])) else 0.0
+        return found
+
+    # --- personal data ---
+
+    @functools.cached_property
+    def personal_spans(self) -> dict[int, list[Span]]:
+        """Of the documents that are undecided and have an @ or digits enough for a number."""
+        columns = self.columns
+        ats = columns.count_at(np.flatnonzero(columns.chars == ord("@")))
+        chosen = self.undecided & _personal(self) & ((ats > 0) | (columns.count(DIGIT) >= MIN_PHONE_DIGITS))
+        return {d: personal_data(columns.texts[d]) for d in np.flatnonzero(chosen).tolist()}
+
+    def personal_items(self) -> Floats:
+        found = np.zeros(self.columns.num_docs)
+        for d, spans in self.personal_spans.items():
+            found[d] = len(spans)
+        return found
+
     # --- code ---
 
     def digit_ratio(self) -> Floats:
@@ -503,6 +566,14 @@ def more_repeated(facts: Facts, _: Floats, limit: float) -> Bools:
     return repeated > limit * total
 
 
+def _personal(f: Facts) -> Bools:
+    return f.of_kinds(f.rules.personal)
+
+
+def _language(f: Facts) -> Bools:
+    return f.of_kinds(f.rules.language)
+
+
 @dataclass(frozen=True)
 class Rule:
     """One rule: a document of those that it `applies` to breaks it where `measure` `breaks` the `limit`; None: off."""
@@ -512,6 +583,7 @@ class Rule:
     limit: Callable[[FilterRules], float | None]
     applies: Callable[[Facts], Bools]
     breaks: Callable[[Facts, Floats, float], Bools] = over
+    evidence: Callable[[Facts, int, float], str] = lambda _, __, value: f"{value:.4g}"
 
 
 def _code(f: Facts) -> Bools:
@@ -706,34 +778,50 @@ RULES: tuple[Rule, ...] = (
     Rule(
         "fineweb-list", Facts.line_feeds_per_word, lambda r: r.fineweb and r.fineweb.max_line_feeds_per_word, _fineweb
     ),
+    Rule(
+        "language-mismatch",
+        Facts.other_language,
+        lambda r: r.language and r.language.max_other_probability,
+        _language,
+        evidence=lambda f, d, value: f"{f.identified[d][0]} {value:.2f}",
+    ),
+    Rule(
+        "personal-data",
+        Facts.personal_items,
+        lambda r: r.personal and r.personal.max_items,
+        _personal,
+        evidence=lambda f, d, _: counted(f.personal_spans[d]),
+    ),
 )
 
 
 @dataclass(frozen=True)
-class Verdicts:
-    """Of each document the first rule that it breaks, as an index into RULES (−1: none), and the value measured."""
+class Verdict:
+    """Why a document is dropped: the first rule that it breaks, and what was measured."""
 
-    rule: npt.NDArray[np.int16]
-    value: Floats
+    rule: Rule
+    evidence: str
 
 
-def judge_all(texts: Sequence[str], kinds: Sequence[str], languages: Sequence[str], rules: FilterRules) -> Verdicts:
-    """Judges a batch. A rule is measured only where a document is left that it could drop."""
+def judge_all(
+    texts: Sequence[str], kinds: Sequence[str], languages: Sequence[str], rules: FilterRules
+) -> list[Verdict | None]:
+    """Judges a batch; None: kept. A rule is measured only where a document is left that it could drop."""
     facts = Facts(texts, kinds, languages, rules)
-    broken = np.full(len(texts), -1, dtype=np.int16)
-    value = np.zeros(len(texts))
-    for i, rule in enumerate(RULES):
+    found: list[Verdict | None] = [None] * len(texts)
+    for rule in RULES:
         limit = rule.limit(rules)
         if limit is None:
             continue
-        open_ = (broken < 0) & rule.applies(facts)
+        open_ = facts.undecided & rule.applies(facts)
         if not open_.any():
             continue
         measured = rule.measure(facts)
         hit = open_ & rule.breaks(facts, measured, limit)
-        broken[hit] = i
-        value[hit] = measured[hit]
-    return Verdicts(broken, value)
+        for d in np.flatnonzero(hit).tolist():
+            found[d] = Verdict(rule, rule.evidence(facts, d, float(measured[d])))
+        facts.undecided = facts.undecided & ~hit
+    return found
 
 
 def ratio(part: npt.ArrayLike, whole: npt.ArrayLike) -> Floats:

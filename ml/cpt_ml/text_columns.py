@@ -19,6 +19,7 @@ from cpt_ml.characters import (
     DIGIT,
     HAN,
     JOINER,
+    LEADER,
     LETTER,
     PUNCTUATION,
     RUN,
@@ -166,8 +167,9 @@ class TextColumns:
     def tokens(self) -> Segments:
         """Words as English tokenizers have them, and punctuation.
 
-        A word may hold an apostrophe or full stop between letters or digits, or a comma between digits; a Han
-        character is a word; other characters are tokens of their own, but full stops or hyphens in a row are one.
+        As spaCy's English: a word may hold one mark of JOINER between letters or digits, or a comma between digits, and
+        begin with one of LEADER; a Han character is a word; other characters are tokens of their own, but full stops or
+        hyphens in a row are one.
         """
         han, alnum = self.has(HAN), self.has(ALNUM)
         alnum = alnum & ~han
@@ -177,7 +179,10 @@ class TextColumns:
         commas = np.flatnonzero(self.chars[1:-1] == COMMA) + 1
         digit = self.has(DIGIT)
         inner[commas] = digit[commas - 1] & digit[commas + 1]
-        body = alnum | inner
+        leader = self.has(LEADER).copy()
+        leader[-1] = False
+        leader[:-1] &= alnum[1:]
+        body = alnum | inner | leader
         runs = self.has(RUN) & ~inner
         runs[1:] &= self.chars[1:] == self.chars[:-1]
         runs[0] = False
@@ -195,8 +200,10 @@ class TextColumns:
 
     @functools.cached_property
     def is_word(self) -> Bools:
-        """Whether each token is a word: no punctuation mark, and no row of them."""
-        return ~self.has(PUNCTUATION)[self.tokens.start]
+        """Whether each token is a word: it has a character that is no punctuation mark."""
+        start = self.tokens.start
+        # a leader stands before a letter or digit, all other marks alone or in a row of their own
+        return ~self.has(PUNCTUATION)[start] | self.has(ALNUM)[np.minimum(start + 1, self.tokens.end - 1)]
 
     @functools.cached_property
     def has_letter(self) -> Bools:

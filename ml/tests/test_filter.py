@@ -24,7 +24,7 @@ from cpt_ml.words import words
 RULES = parse(FilterRequest, request("filter")).rules
 VERDICTS: list[Json] = json.loads((Path(__file__).parent / "filter_verdicts.json").read_bytes())
 GROUPS: Json = json.loads((FIXTURES.parent / "filter-groups.json").read_bytes())
-SIZES = {"minLineWords", "shortLineChars"}  # of what a rule counts, not whether it is on
+SIZES = {"minLineWords", "shortLineChars", "chars"}  # of what a rule counts, not whether it is on
 # every rule off, so that one alone can be on
 OFF: Json = {
     "minCharsHan": 0,
@@ -111,6 +111,13 @@ def test_a_rule_drops_beyond_its_threshold_and_not_at_it(case: Json) -> None:
     named = [r for r in filter_rules.RULES if r.name == case["rule"] and r.limit(rules) is not None]
     rule = next(r for r in named if r.applies(facts).any())
     assert rule.measure(facts)[0] == rule.limit(rules)
+
+
+def test_languages_that_are_written_alike_count_as_one_and_text_without_letters_as_none() -> None:
+    strict = rules_of({"language": {"kinds": ["web"], "maxOtherProbability": 0, "chars": 300}})
+    assert judge("阿拉上海人讲闲话，侬晓得伐？伊拉勿来。", "web", strict, "zh")["keep"]
+    assert judge("12 34, 56!", "web", strict, "en")["keep"]
+    assert judge("Das Wetter war schlecht.", "web", strict, "en")["evidence"].startswith("de ")
 
 
 def test_every_rule_has_a_verdict_on_record() -> None:
@@ -204,6 +211,7 @@ def everything_on() -> Json:
         groups[group] = {key: value if isinstance(value, bool | list) else 1 for key, value in rules.items()}
         groups[group] |= {key: 0.4 for key in rules if key.endswith("Ratio")}
         groups[group] |= {"kinds": ["web", "code"]} if "kinds" in rules else {}
+    del groups["language"]  # it has its own tests, and takes its time
     groups["gopher"] |= {"maxDuplicateGramRatios": [0.1] * 6, "maxWords": 8, "maxMeanWordChars": 3}
     groups["c4"] |= {"maxWordChars": 8}
     groups["fineweb"] |= {"shortLineChars": 5}
