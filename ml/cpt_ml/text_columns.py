@@ -274,13 +274,14 @@ def _sums(values: Hashes, powers: Hashes) -> Hashes:
     return sums
 
 
+LEAST_POWERS = 1 << 20  # more than most batches have characters
 _tables: list[tuple[Hashes, Hashes]] = []
 
 
 def _powers(count: int) -> tuple[Hashes, Hashes]:
     """At least `count` powers of the base and of its inverse, kept for the next call."""
     if not _tables or len(_tables[0][0]) < count:
-        size = 1 << max(1, count - 1).bit_length()
+        size = max(count, LEAST_POWERS)
         _tables[:] = [(_geometric(_BASE, size), _geometric(_INVERSE, size))]
     return _tables[0]
 
@@ -289,7 +290,7 @@ def _geometric(ratio: int, size: int) -> Hashes:
     found = np.ones(size, dtype=np.uint64)
     done = 1
     while done < size:
-        found[done : 2 * done] = found[:done] * np.uint64(pow(ratio, done, 1 << 64))
+        np.multiply(found[: size - done][:done], np.uint64(pow(ratio, done, 1 << 64)), out=found[done : 2 * done])
         done *= 2
     return found
 
