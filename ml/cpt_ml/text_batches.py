@@ -19,7 +19,7 @@ BATCH_BYTES = 1 << 19
 
 
 def text_batches(path: Path, wanted: Mask) -> Iterator[tuple[npt.NDArray[np.int64], list[str]]]:
-    """Row numbers and texts of the wanted rows, in order, about BATCH_BYTES at a time (a longer text alone).
+    """Row numbers and texts of the wanted rows, in order, about BATCH_BYTES at a time (no text is cut).
 
     Holds one row group, and reads those only that have a wanted row. Raises BadRequest if there is no column `text`.
     """

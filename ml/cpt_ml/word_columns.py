@@ -114,10 +114,15 @@ def _words(points: npt.NDArray[np.intp]) -> tuple[Hashes, npt.NDArray[np.int64]]
     kinds = np.take(alphabet.kind, points, mode="clip")
     hashes: list[Hashes] = [np.zeros(0, dtype=np.uint64)]
     starts: list[npt.NDArray[np.int64]] = [np.zeros(0, dtype=np.int64)]
+    powers, inverse = _powers(WINDOW)
     at = 0
     while at < len(points):
         end = _between_words(kinds, at)
-        powers, inverse = _powers(1 << max(WINDOW, end - at).bit_length())
+        if end - at > WINDOW:
+            hashes.append(mix(np.array([_long_word(points[at:end])], dtype=np.uint64)))
+            starts.append(np.array([at]))
+            at = end
+            continue
         kind = kinds[at:end]
         letter = kind == _LETTER
         inside = letter[1:] & letter[:-1]
@@ -137,15 +142,28 @@ def _words(points: npt.NDArray[np.intp]) -> tuple[Hashes, npt.NDArray[np.int64]]
 
 
 def _between_words(kinds: npt.NDArray[np.uint8], at: int) -> int:
-    """Where a window from `at` may end: nowhere inside a word, however long that is."""
-    size = WINDOW
-    while at + size < len(kinds):
-        letter = kinds[at : at + size + 1] == _LETTER
-        breaks = np.flatnonzero(~(letter[1:] & letter[:-1]))
-        if len(breaks):
-            return at + int(breaks[-1]) + 1
-        size *= 2
+    """Where a window from `at` ends: not inside a word, unless it begins one that is longer: then where that ends."""
+    if at + WINDOW >= len(kinds):
+        return len(kinds)
+    letter = kinds[at : at + WINDOW + 1] == _LETTER
+    breaks = np.flatnonzero(~(letter[1:] & letter[:-1]))
+    if len(breaks):
+        return at + int(breaks[-1]) + 1
+    for begin in range(at + WINDOW, len(kinds), WINDOW):
+        others = np.flatnonzero(kinds[begin : begin + WINDOW] != _LETTER)
+        if len(others):
+            return begin + int(others[0])
     return len(kinds)
+
+
+def _long_word(points: npt.NDArray[np.intp]) -> int:
+    """The sum over a word that is longer than a window, a window at a time."""
+    powers, _ = _powers(WINDOW)
+    total = 0
+    for begin in range(0, len(points), WINDOW):
+        values = np.take(_alphabet().value, points[begin : begin + WINDOW], mode="clip")
+        total += int((values * powers[: len(values)]).sum()) * pow(BASE, begin, _MODULUS)
+    return total % _MODULUS
 
 
 @cache
