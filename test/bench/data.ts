@@ -102,10 +102,10 @@ const measureGrowth = async (python: string, folder: string, stage: string): Pro
   row(`peak memory for ${10 * grow} documents`, large.peakMiB, small.peakMiB, 'MiB', 1.1)
 }
 
-/** Rows of the chosen stages are replaced, all others stay. */
-const write = async (stages: readonly string[]): Promise<void> => {
+/** The rows of a stage are replaced, all others stay: a run that is interrupted keeps the stages that are done. */
+const write = async (stage: string): Promise<void> => {
   const before = JSON.parse(await readFile(results, 'utf8').catch(() => '[]')) as DataRow[]
-  const rows = [...before.filter((r) => !stages.includes(r.stage)), ...table].sort((a, b) => order.indexOf(a.stage) - order.indexOf(b.stage))
+  const rows = [...before.filter((r) => r.stage !== stage), ...table.filter((r) => r.stage === stage)].sort((a, b) => order.indexOf(a.stage) - order.indexOf(b.stage))
   await writeFile(results, `${JSON.stringify(rows, null, 2)}\n`)
   const text = await readFile(page, 'utf8')
   if (!between.test(text)) throw new Error('docs/benchmarks.md has no place for the table: expected <!-- data table --> and <!-- end -->')
@@ -126,9 +126,9 @@ try {
     say(stage)
     for (const line of await linesOf(python, `${stage}.py`, ['--work', folder, '--docs', String(docs), '--seed', String(seed)])) add(stage, Printed.parse(line))
     if (grow > 0 && growing.includes(stage)) await measureGrowth(python, folder, stage)
+    if (values.docs === defaultDocs) await write(stage)
   }
   console.table(table.map(({ profile: _profile, ...row }) => row))
-  if (values.docs === defaultDocs) await write(stages)
 } catch (e) {
   process.exitCode = 1
   process.stderr.write(`${e instanceof Error ? (e.stack ?? e.message) : String(e)}\n`)
