@@ -50,7 +50,14 @@ export const openUi = async (system: System, viewport = { width: 1400, height: 1
     await page.keyboard.insertText(JSON.stringify(json, null, 2))
   }
   const workflows = `${system.server.uiUrl ?? ''}/namespaces/cpt/workflows`
-  const opened = () => page.getByTestId('workflow-status').waitFor()
+  /** The server may answer that a workflow which is just at work is busy: the UI shows that, and a person loads the page again. */
+  const opened = async (): Promise<void> => {
+    const status = page.getByTestId('workflow-status')
+    const busy = page.getByText('Too Many Requests')
+    await status.or(busy).first().waitFor()
+    if (await busy.isVisible()) await page.reload()
+    await status.waitFor()
+  }
 
   return {
     page, picture, details,
