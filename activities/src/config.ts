@@ -165,7 +165,7 @@ const positive = (env: Record<string, string | undefined>, name: string, otherwi
 
 /**
  * glibc keeps what a job frees instead of handing it back to the kernel after every large tensor, and backs it with huge pages: a
- * training step on a CPU faults 250,000 times less and takes a sixth less (docs/benchmarks.md). Other C libraries read past it.
+ * training of the sample sweep has 1,566 page faults instead of 409,996 (docs/benchmarks.md). Other C libraries read past it.
  */
 const allocator = 'glibc.malloc.hugetlb=1:glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=67108864'
 
