@@ -30,6 +30,7 @@ export const createStageActivities = (deps: Deps): StageActivities => ({
   tokenize: runStage(deps, stages.tokenize),
   scorePpl: runStage(deps, stages.scorePpl),
   countStrata: runStage(deps, stages.countStrata),
+  countFunnel: runStage(deps, stages.countFunnel),
   synthesizeQa: runStage(deps, stages.synthesizeQa),
   sampleMixture: runStage(deps, stages.sampleMixture),
   train: runStage(deps, stages.train),

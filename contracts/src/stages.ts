@@ -1,6 +1,7 @@
 import { classifyTopics, trainTopicClassifier } from './topics.ts'
 import { compareBenchmark, evaluateBenchmark } from './evaluate-benchmark.ts'
 import { comparePerplexity, evaluatePerplexity } from './evaluate-perplexity.ts'
+import { countFunnel } from './count-funnel.ts'
 import { countStrata } from './count-strata.ts'
 import { decontaminate } from './decontaminate.ts'
 import { dedup } from './dedup.ts'
@@ -28,6 +29,7 @@ export const stages = {
   tokenize,
   scorePpl,
   countStrata,
+  countFunnel,
   synthesizeQa,
   sampleMixture,
   train,

@@ -8,7 +8,6 @@ import itertools
 import json
 import os
 import shutil
-from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ MANIFESTS = {
     "classify-topics": ["corpus", "drops"],
     "tokenize": ["corpus", "drops"],
     "score-ppl": ["tokens", "index"],
+    "count-funnel": ["corpus", "drops", "index"],
 }
 
 
@@ -140,12 +140,9 @@ def fingerprint(stage: str, request: Any) -> str:
 def add_up(counts: list[Json]) -> Json:
     """Sums counts by key, nested records too."""
     total: Json = {}
-    for c in counts:
-        for key, value in c.items():
-            if isinstance(value, dict):
-                total[key] = dict(Counter(total.get(key, {})) + Counter(value))
-            else:
-                total[key] = total.get(key, 0) + value
+    for key in dict.fromkeys(key for c in counts for key in c):
+        values = [c[key] for c in counts if key in c]
+        total[key] = add_up(values) if isinstance(values[0], dict) else sum(values)
     return total
 
 

@@ -11,6 +11,7 @@ from cpt_ml.classify_topics import ClassifyTopicsRequest
 from cpt_ml.compare_benchmark import CompareBenchmarkRequest
 from cpt_ml.compare_perplexity import ComparePerplexityRequest
 from cpt_ml.contract import parse
+from cpt_ml.count_funnel import CountFunnelRequest
 from cpt_ml.count_strata import CountStrataRequest
 from cpt_ml.decontaminate import DecontaminateRequest
 from cpt_ml.dedup import DedupRequest
@@ -41,6 +42,7 @@ REQUESTS: dict[str, type[Any]] = {
     "tokenize": TokenizeRequest,
     "score-ppl": ScorePplRequest,
     "count-strata": CountStrataRequest,
+    "count-funnel": CountFunnelRequest,
     "synthesize-qa": SynthesizeQaRequest,
     "sample-mixture": SampleMixtureRequest,
     "train": TrainRequest,

@@ -21,7 +21,7 @@ afterAll(() => system.stop().finally(() => small.remove()))
 
 const { corpus: shared, ...rest } = briefRun()
 const web = { name: 'web', ...shared }
-const dataStages = ['ingest', 'filter', 'dedup-signatures', 'dedup', 'decontaminate', 'train-topic-classifier/en', 'train-topic-classifier/zh', 'classify-topics', 'hold-out', 'tokenize', 'score-ppl', 'count-strata']
+const dataStages = ['ingest', 'filter', 'dedup-signatures', 'dedup', 'decontaminate', 'train-topic-classifier/en', 'train-topic-classifier/zh', 'classify-topics', 'hold-out', 'tokenize', 'score-ppl', 'count-strata', 'count-funnel']
 
 type Preparation = WorkflowHandle<(input?: CptRunInput) => Promise<CorpusPreparationResult>>
 const prepare = async (corpus: CptRunInput['corpus']): Promise<Preparation> =>

@@ -16,7 +16,7 @@ import { until } from '../harness/until.ts'
 
 const execute = promisify(execFile)
 const stages = [
-  'ingest', 'filter', 'dedup-signatures', 'dedup', 'decontaminate', 'train-topic-classifier/en', 'train-topic-classifier/zh', 'classify-topics', 'hold-out', 'tokenize', 'score-ppl', 'count-strata',
+  'ingest', 'filter', 'dedup-signatures', 'dedup', 'decontaminate', 'train-topic-classifier/en', 'train-topic-classifier/zh', 'classify-topics', 'hold-out', 'tokenize', 'score-ppl', 'count-strata', 'count-funnel',
   'synthesize-qa', 'tokenize/synthetic', 'count-strata/synthetic', 'base/perplexity', 'base/gaokao-history',
   ...['stage-1/round-1', 'stage-1/round-2', 'stage-2/round-1'].flatMap((round) => ['sample-mixture', 'train', 'compare-perplexity'].map((what) => `${round}/${what}`)),
   'final/gaokao-history', 'final/compare-perplexity', 'compare/gaokao-history', 'export-model',

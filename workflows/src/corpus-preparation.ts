@@ -80,6 +80,9 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
     tokens, index, scorer, windowTokens: spec.corpus.scoring.windowTokens, strideTokens: spec.corpus.scoring.windowTokens, maxTokensPerDoc: spec.corpus.scoring.maxTokensPerDoc, minTokens: spec.corpus.scoring.minTokens, dtype: spec.training.dtype,
   }, { placement: scoring, note: (r) => `${r.counts.scored} documents, mean ${(r.counts.sumNllNats / Math.max(1, r.counts.scoredTokens)).toFixed(2)} nats/token` })
   const { strata } = await run.stage('count-strata', 'countStrata', { corpus, topics, index }, { placement: data, note: (r) => `${r.strata.length} strata` })
+  await run.optionalStage('count-funnel', 'countFunnel', {
+    corpus, steps: ['filter', 'dedup', 'decontaminate', 'hold-out'], drops: [...drops, heldOut.verdicts], index,
+  }, { placement: data, note: (r) => `${r.counts.docs} documents by source and language` })
 
   return { pool: { corpus, tokens, index, topics, scores }, counts: strata, validation: heldOut.validation }
 }

@@ -5,6 +5,7 @@ import { holdOut } from '@cpt/contracts/hold-out'
 import { ingest } from '@cpt/contracts/ingest'
 import { tokenize } from '@cpt/contracts/tokenize'
 import { categoryAxis, chart, ink, legend, valueAxis } from './chart.ts'
+import { funnelBySource } from './funnel-by-source.ts'
 import { clip, h, type Html } from './html.ts'
 import { bytes, count, percent, plural } from './numbers.ts'
 import type { Section } from './page.ts'
@@ -29,7 +30,7 @@ export const funnel = (view: View): Section => {
   return { id: 'funnel', title: 'Data funnel', body }
 }
 
-type Raw = { lines: number; kept: number; quarantined: number; keptBytes: number; byReason: Record<string, number>; bySource: Record<string, number>; byLanguage: Record<string, number> }
+type Raw = { lines: number; kept: number; quarantined: number; keptBytes: number; byReason: Record<string, number>; byLanguage: Record<string, number> }
 
 const balance = (c: Raw): Html => h`<p>${plural(c.lines, 'line')} in = ${count(c.kept)} kept + ${count(c.quarantined)} quarantined as unreadable${
   c.lines === c.kept + c.quarantined ? '' : h` <strong class="bad">(does not add up: ${count(c.lines - c.kept - c.quarantined)} lines are unaccounted for)</strong>`
@@ -55,14 +56,7 @@ ${details('Every reason in numbers', reasonTable(made.slice(1), raw.lines))}
 <h3>By language</h3>
 ${languageTable(made.slice(1))}
 <h3>By source</h3>
-${table(
-  [
-    { head: 'Source', cell: ([name]) => name },
-    { head: 'Documents read', numeric: true, cell: ([, n]) => count(n) },
-    { head: 'Share', numeric: true, cell: ([, n]) => percent(n / Math.max(1, raw.kept)) },
-  ],
-  entries(raw.bySource),
-)}
+${funnelBySource(view)}
 ${note('Held-out documents are not lost: they are the frozen validation sets, with their near-duplicates and all sources that serve validation only, and are never trained on.')}`
 }
 

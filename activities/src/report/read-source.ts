@@ -1,3 +1,4 @@
+import { ingest } from '@cpt/contracts/ingest'
 import { train } from '@cpt/contracts/train'
 import type { CommitRecord } from '@cpt/contracts/artifact'
 import { z } from 'zod'
@@ -42,6 +43,8 @@ export const readSource = async (store: ReportStore, of: { fingerprints: readonl
       if (curve !== null) curves.set(f, curve)
     }
   }
+  const sourceLines = new Map<string, Map<string, SourceLines>>()
+  for (const [f, record] of records) if (record?.stage === ingest.name) sourceLines.set(f, await linesOfSources(record, (unit) => orNull(unit, store.record(unit))))
   const decisions = await Promise.all(
     of.decisions.map(async ({ key, kind, uri, sha256: expected }) => {
       const bytes = await orNull(uri, store.get(uri))
@@ -50,7 +53,27 @@ export const readSource = async (store: ReportStore, of: { fingerprints: readonl
       return { key, kind, inputs: recorded?.inputs ?? null, output: recorded?.output ?? null }
     }),
   )
-  return { records, curves, decisions }
+  return { records, curves, sourceLines, decisions }
+}
+
+type SourceLines = { lines: number; quarantined: number }
+const Merged = z.object({ units: z.array(z.string()) })
+const IngestUnit = z.object({ counts: z.object({ lines: z.number(), quarantined: z.number(), bySource: z.record(z.string(), z.number()) }) })
+
+/** What the units of an ingest counted, by the name of their source; a unit is a file of one source. */
+const linesOfSources = async (record: CommitRecord, read: (unit: string) => Promise<CommitRecord | null>): Promise<Map<string, SourceLines>> => {
+  const units = Merged.safeParse(record.result).data?.units ?? []
+  const found = new Map<string, SourceLines>()
+  for (let at = 0; at < units.length; at += readsAtOnce) {
+    for (const unit of await Promise.all(units.slice(at, at + readsAtOnce).map(read))) {
+      const counts = IngestUnit.safeParse(unit?.result).data?.counts
+      const [source] = Object.keys(counts?.bySource ?? {})
+      if (counts === undefined || source === undefined) continue
+      const before = found.get(source) ?? { lines: 0, quarantined: 0 }
+      found.set(source, { lines: before.lines + counts.lines, quarantined: before.quarantined + counts.quarantined })
+    }
+  }
+  return found
 }
 
 /** Lines that are not of the curve's form are left out. */

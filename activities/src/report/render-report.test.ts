@@ -26,12 +26,13 @@ const poisonedRun = (): SampleRun => {
     source: {
       records: new Map([...source.records].map(([fp, r]) => [fp, r === null ? null : { ...r, committedAt: evil, result: poison(r.result) }])),
       curves: source.curves,
+      sourceLines: new Map([...source.sourceLines].map(([f, of]) => [f, new Map([...of].map(([name, lines]) => [name + evil, lines]))])),
       decisions: source.decisions.map((d) => ({ ...d, inputs: poison(d.inputs), output: poison(d.output) })),
     },
   }
 }
 
-const ours = 'a b body button caption circle clipPath code dd defs details div dl doctype dt figcaption figure footer g h head header html i li main meta nav ol p path polyline pre rect script section small span strong style summary svg table tbody td text th thead title tr u ul'.split(' ')
+const ours = 'a b body button caption circle clipPath code dd defs details div dl doctype dt figcaption figure footer g h head header html i li main meta nav ol p path polyline pre rect script section small span strong style summary svg table tbody td tfoot text th thead title tr u ul'.split(' ')
 let hostile = ''
 beforeAll(() => (hostile = render(poisonedRun())))
 
@@ -84,6 +85,15 @@ test('lines in = kept + quarantined, and a count that does not add up is named',
   expect(textOf(render(run))).toContain('does not add up: 9 lines are unaccounted for')
 })
 
+test('each source and language has a line with what every stage left of it, in the order of the stages', () => {
+  const text = textOf(render(sampleRun()))
+  expect(text).toContain('Source Language Read After filter After dedup After decontaminate After hold-out Left Tokens')
+  expect(text).toContain('dirty English 300 190 110 103 103 34.3 % 59,225')
+  expect(text).toContain('dirty Chinese 80 76 71 70 0 0.0 % 0')
+  expect(text).toContain('dirty filter too-short 61 16.05 %')
+  expect(text).toContain('dirty 411 31 7.54 %')
+})
+
 test('the summary says in words what changed, by how much and how sure', () => {
   const text = textOf(render(sampleRun()))
   expect(text).toContain('Chinese loss fell by 0.41 ± 0.01 nats per token (perplexity 316.7 → 209.6)')
@@ -110,7 +120,7 @@ test.each([...new Set(sampleRun().request.lines.map((l) => l.stage))])('missing 
 
 test('a run that ended before its first stage still has a page', () => {
   const { request } = sampleRun()
-  const text = textOf(render({ request: { ...request, lines: [], decisions: [], operator: [], verdict: 'undecided', modelPath: null }, source: { records: new Map(), curves: new Map(), decisions: [] } }))
+  const text = textOf(render({ request: { ...request, lines: [], decisions: [], operator: [], verdict: 'undecided', modelPath: null }, source: { records: new Map(), curves: new Map(), sourceLines: new Map(), decisions: [] } }))
   expect(text).toContain('this run has no such stage')
   expect(text).not.toMatch(/NaN|undefined|Infinity|\[object/)
 })

@@ -13,7 +13,7 @@ import type { CurvePoint, ReportSource } from './view.ts'
 /** A whole run in memory, the size of the quickstart, for tests and for looking at the page. */
 export interface SampleRun {
   request: ReportRequest
-  source: { records: Map<string, CommitRecord | null>; curves: Map<string, CurvePoint[]>; decisions: ReportSource['decisions'][number][] }
+  source: { records: Map<string, CommitRecord | null>; curves: Map<string, CurvePoint[]>; sourceLines: Map<string, Map<string, { lines: number; quarantined: number }>>; decisions: ReportSource['decisions'][number][] }
 }
 
 const startMs = Date.UTC(2026, 0, 15, 9, 30)
@@ -86,6 +86,22 @@ const measured = (progress: number): StratumLoss[] =>
 /** Adds a line and its commit record; returns the record's fingerprint. */
 type Add = <S extends Stage>(key: string, stage: S, result: z.input<S['result']>, jobSeconds: number, more?: { line?: Partial<StageLine>; request?: unknown; beside?: boolean }) => string
 
+/** The way of 5,199 documents of four sources to `left` that are trained on. */
+const funnelOf = (left: number): z.input<typeof stages.countFunnel.result>['counts'] => {
+  const line = (docs: number, ...taken: [number, number, number, number]) => {
+    const after = taken.map((_, i) => docs - taken.slice(0, i + 1).reduce((a, b) => a + b, 0))
+    const [filter = 0, dedup = 0, decontaminate = 0, heldOut = 0] = after
+    return { docs, left: { filter, dedup, decontaminate, 'hold-out': heldOut }, tokens: heldOut * 575, bytes: heldOut * 1850 }
+  }
+  const dirty = line(300, 110, 80, 7, 0)
+  const others = left - dirty.left['hold-out']
+  return {
+    docs: 5199,
+    bySource: { en: { en: line(2402, 8, 6, 0, 2388 - Math.round(others / 2)) }, zh: { zh: line(2298, 6, 4, 0, 2288 - (others - Math.round(others / 2))) }, dirty: { en: dirty, zh: line(80, 4, 5, 1, 70) }, retention: { en: line(119, 0, 0, 0, 119) } },
+    taken: { dirty: { filter: { 'too-short': 61, garbled: 12 }, dedup: { 'near-duplicate': 45 } }, en: { 'filter': { 'symbol-ratio': 8 } } },
+  }
+}
+
 export const sampleRun = (): SampleRun => {
   const spec = sampleSpec()
   const lines: StageLine[] = []
@@ -122,6 +138,7 @@ export const sampleRun = (): SampleRun => {
   add('synthesize-qa', stages.synthesizeQa, { corpus: ref('store:synthetic'), counts: { docs: 1200, wrong: 0, byFamily: { arithmetic: 400, units: 400, programs: 400 }, byLanguage: { en: 600, zh: 600 } } }, 1)
   add('score-ppl', stages.scorePpl, { scores: ref('store:scores'), counts: { docs: held.kept, scored: 4540, scoredTokens: 1_800_000, sumNllNats: 1_800_000 * 5.02, pplHistogram: { '16': 21, '32': 190, '64': 880, '128': 1490, '256': 1370, '512': 480, '1024': 96, '4096': 13 } } }, 24)
   add('count-strata', stages.countStrata, { strata: strata.map((s, i) => ({ ...s, docs: 120 + i * 3, tokens: Math.round(share(s, i) * 1_300_000), bytes: 300_000 })) }, 0.6, { line: { state: 'reused', jobSeconds: 0 } })
+  add('count-funnel', stages.countFunnel, { counts: funnelOf(held.docs - 390) }, 0.3, { request: { steps: ['filter', 'dedup', 'decontaminate', 'hold-out'] } })
   add('base/perplexity', stages.evaluatePerplexity, { measurement: { perDoc: ref('store:base-per-doc'), strata: measured(0) } }, 6)
 
   let trained = 0
@@ -203,5 +220,6 @@ export const sampleRun = (): SampleRun => {
       },
     },
   ]
-  return { request, source: { records, curves, decisions } }
+  const sourceLines = new Map([[sha256('ingest'), new Map([['en', { lines: 2402, quarantined: 0 }], ['zh', { lines: 2298, quarantined: 0 }], ['dirty', { lines: 411, quarantined: 31 }], ['retention', { lines: 119, quarantined: 0 }]])]])
+  return { request, source: { records, curves, sourceLines, decisions } }
 }

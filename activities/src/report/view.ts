@@ -19,6 +19,8 @@ export interface CurvePoint {
 export interface ReportSource {
   records: ReadonlyMap<string, CommitRecord | null>
   curves: ReadonlyMap<string, readonly CurvePoint[]>
+  /** By fingerprint of an ingest: lines of each source, and how many of them are quarantined. */
+  sourceLines: ReadonlyMap<string, ReadonlyMap<string, { lines: number; quarantined: number }>>
   decisions: readonly { key: string; kind: string; inputs: unknown; output: unknown }[]
 }
 

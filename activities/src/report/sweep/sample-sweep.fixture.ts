@@ -14,7 +14,7 @@ import type { PageOf } from './sweep-view.ts'
 /** A whole sweep in memory, for tests and for looking at the page. */
 export interface SampleSweep {
   request: SweepReportRequest
-  source: { records: Map<string, CommitRecord | null>; curves: Map<string, CurvePoint[]>; decisions: [] }
+  source: { records: Map<string, CommitRecord | null>; curves: Map<string, CurvePoint[]>; sourceLines: Map<string, Map<string, { lines: number; quarantined: number }>>; decisions: [] }
   pageOf: PageOf
 }
 
@@ -76,7 +76,7 @@ export const sampleSweep = ({ almr = [0.2, 0.5, 0.8], peakLrs = [4e-4, 1e-3, 2.5
       lines, decisions: [{ key: 'choice', kind: 'choice', uri: 'decisions/a1/choice-1234.json' }],
       operator: [{ stage: 'tokenize', park: 1, action: 'retry', patch: null, reason: 'the disk was full', by: 'ann', atMs: startMs + 5000 }],
     },
-    source: { records: new Map(), curves: new Map(done.map((t) => [t.measurement?.training ?? '', curveOf(t.point, t.index, (t.measurement?.added.perToken ?? 0) * 0.95)])), decisions: [] },
+    source: { records: new Map(), curves: new Map(done.map((t) => [t.measurement?.training ?? '', curveOf(t.point, t.index, (t.measurement?.added.perToken ?? 0) * 0.95)])), sourceLines: new Map(), decisions: [] },
     pageOf: pageOfSample,
   }
 }

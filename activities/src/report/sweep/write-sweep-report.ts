@@ -23,7 +23,7 @@ export const writeSweepReport =
     return await putReport(config, folder, renderSweepReport(request, source, pageOf), summaryOf(request, folder))
   }
 
-const nothingRead: ReportSource = { records: new Map(), curves: new Map(), decisions: [] }
+const nothingRead: ReportSource = { records: new Map(), curves: new Map(), sourceLines: new Map(), decisions: [] }
 
 /** The work that the page is about: what the sweep prepared, and the trainings of its trials. */
 const fingerprintsOf = ({ lines, trials }: SweepReportRequest): string[] =>
