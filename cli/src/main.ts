@@ -1,6 +1,7 @@
 import { Argument, Command, InvalidArgumentError, Option } from 'commander'
 import { CliError, exitCodes } from './cli-error.ts'
 import { ageMs } from './gc/age.ts'
+import type { InspectFlags } from './corpus/inspect.ts'
 import type { GcFlags } from './gc/gc.ts'
 import { plainText } from './plain-text.ts'
 import type { QuickstartFlags } from './run/quickstart.ts'
@@ -22,6 +23,11 @@ const port = (text: string): number => {
 const positive = (text: string): number => {
   const value = Number(text)
   if (!Number.isInteger(value) || value < 1) throw new InvalidArgumentError('expected a whole number from 1')
+  return value
+}
+const whole = (text: string): number => {
+  const value = Number(text)
+  if (!Number.isInteger(value) || value < 0 || value > 0xffff_ffff) throw new InvalidArgumentError('expected a whole number from 0')
   return value
 }
 const moment = (text: string): Date => {
@@ -56,6 +62,7 @@ Examples:
   cpt run my-run.yaml --set seed=7      start a run and watch it
   cpt sweep my-sweep.yaml               try ALMR × learning rate on a proxy, and choose
   cpt resolve my-run --action retry     go on after a failure was mended
+  cpt corpus inspect my-run             what became of documents, and why
   cpt schedule apply                    put the schedules of infra/schedules on the server
   cpt gc --older-than 30d --apply       free the disk of what nobody wants`,
   )
@@ -144,6 +151,32 @@ program.command('pause').description('pause a run at its next commit').argument(
 program.command('resume').description('go on with a paused run').argument('<id>').addOption(state()).action(async (id: string, flags: StateFlag) => (await import('./run/operate.ts')).resume(id, flags))
 program.command('cancel').description('save, stop the jobs and end a run').argument('<id>').addOption(state()).action(async (id: string, flags: StateFlag) => (await import('./run/operate.ts')).cancel(id, flags))
 program.command('report').description('path and address of a report; without an id, of all').argument('[id]').addOption(state()).action(async (id: string | undefined, flags: StateFlag) => (await import('./run/report.ts')).report(id, flags))
+const corpus = program.command('corpus').description('what became of the documents of a corpus')
+corpus.command('list').description('the newest corpus of each name').option('--json', 'print JSON').addOption(state()).action(async (flags: StateFlag & { json?: boolean }) => (await import('./corpus/list.ts')).list(flags))
+corpus
+  .command('inspect')
+  .description('show documents with all that was decided about them, and why')
+  .argument('<corpus|run>', 'name of a committed corpus, or name or workflow id of a run')
+  .argument('[document]', 'its name, <source>:<id, or line>; without it, a sample')
+  .option('--dropped-by <stage>', 'only what a stage dropped, as filter, or for one reason, as filter/too-short')
+  .option('--kept', 'only what no stage dropped')
+  .option('--source <name>', 'only documents of this source')
+  .option('--language <code>', 'only documents in this language')
+  .addOption(new Option('--sample <n>', 'how many documents').argParser(positive).default(5))
+  .addOption(new Option('--seed <n>', 'another seed, another sample').argParser(whole).default(0))
+  .option('--text', 'the whole text instead of its beginning')
+  .option('--json', 'print JSON')
+  .addOption(state())
+  .addHelpText(
+    'after',
+    `
+Examples:
+  cpt corpus inspect web news:https://example.org/a      one document of the corpus web
+  cpt corpus inspect my-run dirty:17                     line 17 of the source dirty, quarantined or not
+  cpt corpus inspect my-run --dropped-by filter/garbled  five of those that were dropped as garbled`,
+  )
+  .action(async (named: string, document: string | undefined, flags: InspectFlags) => (await import('./corpus/inspect.ts')).inspect(named, document, flags))
+
 const gc = program
   .command('gc')
   .description('say what nobody wants any more in the store, and remove it')

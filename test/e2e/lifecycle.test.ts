@@ -7,6 +7,7 @@ import { openStore } from '@cpt/activities/artifact-store/open-store'
 import { collectGarbage } from '@cpt/activities/gc/collect-garbage'
 import { runsOf } from '@cpt/activities/gc/runs'
 import type { CptRunResult } from '@cpt/contracts/cpt-run'
+import { cpt } from '../harness/cli.ts'
 import { smallRun } from '../harness/small-run.ts'
 import { startSmallSystem } from '../harness/small-system.ts'
 import { attributesOf, lineOf, pageOf, progressOf, resultOf, startRun } from '../harness/runs.ts'
@@ -30,12 +31,14 @@ beforeAll(async () => {
 afterAll(() => system.stop())
 
 let first: CptRunResult
+let annsRun: string
 
 test('two runs that ask for the same at the same moment share every job, and both end with the model', async () => {
   // who asks is no part of any stage's identity: two people, one work
   const runs = await Promise.all([startRun(system, 'ann', smallRun()), startRun(system, 'bob', smallRun())])
   const [ann, bob] = await Promise.all(runs.map((run) => resultOf(run, 600)))
   first = ann!
+  annsRun = runs[0].workflowId
 
   expect(ann!.verdict).toBe('pass')
   expect(ann!.tokens).toBe(trainedTokens)
@@ -86,12 +89,30 @@ test('what was committed keeps the invariants: lines, plans, targets, digests, a
   expect(found.model.files).toEqual(expect.arrayContaining(['README.md', 'config.json', 'lineage.json', 'model.safetensors', 'tokenizer.json']))
 })
 
+test('the command line shows a document with all that was decided about it, by its name, its line or its fate', async () => {
+  const sampled = await cpt(system, 'corpus', 'inspect', annsRun, '--dropped-by', 'hold-out/held-out', '--sample', '1', '--json')
+  expect(sampled.stderr).toBe('')
+  const [dropped] = (JSON.parse(sampled.stdout) as { documents: { id: string; source: string; line: number; text: string }[] }).documents
+  for (const name of [dropped!.id, `${dropped!.source}:${dropped!.line}`]) {
+    const shown = await cpt(system, 'corpus', 'inspect', annsRun, name)
+    expect(shown.exitCode).toBe(0)
+    expect(shown.stdout.split('\n')[0]).toBe(dropped!.id)
+    expect(shown.stdout).toMatch(/filter {9}✓ kept\n {2}dedup {10}✓ kept.*\n {2}decontaminate {2}✓ kept\n {2}hold-out {7}✗ held/)
+    expect(shown.stdout).toContain('tokens         none: dropped before')
+  }
+  const trained = await cpt(system, 'corpus', 'inspect', annsRun, '--kept', '--sample', '40')
+  expect(trained.stdout).toMatch(/perplexity {5}\d/)
+  expect(trained.stdout).toMatch(/drawn {10}plan 1 \(tokens 0 to /)
+  expect(await cpt(system, 'corpus', 'inspect', annsRun, 'nowhere:1')).toMatchObject({ exitCode: 1, stderr: expect.stringContaining('none of ') as unknown })
+  expect(await cpt(system, 'corpus', 'inspect', annsRun, '--dropped-by', 'gravity')).toMatchObject({ exitCode: 2, stderr: expect.stringContaining('These have: filter, dedup, decontaminate, hold-out') as unknown })
+})
+
 test('the report is one file that loads nothing from outside', async () => {
   const html = await readFile(first.report, 'utf8')
   expect(html).toMatch(/^<!doctype html>/i)
   expect(html).not.toMatch(/<(?:script|img|iframe|link|source|image)\b[^>]*(?:src|href)\s*=\s*["']?(?:https?:|\/\/)/i)
   expect(html).not.toMatch(/@import|url\(\s*["']?(?:https?:|\/\/)/i)
-  for (const key of ['stage-1', 'stage-2', 'gaokao-history', 'retention']) expect(html).toContain(key)
+  for (const key of ['stage-1', 'stage-2', 'gaokao-history', 'retention', 'What became of the documents of each source']) expect(html).toContain(key)
 })
 
 test('a later run of the same input starts no job at all', async () => {

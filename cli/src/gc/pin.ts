@@ -1,28 +1,15 @@
 import { openStore } from '@cpt/activities/artifact-store/open-store'
 import type { ArtifactStore } from '@cpt/activities/artifact-store/artifact-store'
-import type { Config } from '@cpt/activities/config'
-import { union, type Marks } from '@cpt/activities/gc/marks'
 import { pin as keep, pinsIn, unpin as release } from '@cpt/activities/gc/pins'
-import { reportedRuns } from '@cpt/activities/gc/reports'
-import { marksOfRun } from '@cpt/activities/gc/runs'
-import { folderOf } from '@cpt/activities/report/report-folder'
 import { CliError } from '../cli-error.ts'
 import { operator, readConfig } from '../config.ts'
-import { connect } from '../connect.ts'
 import { plainText } from '../plain-text.ts'
-import { findRun } from '../run/find-run.ts'
+import { runNamed, type Named } from '../run/run-named.ts'
 import { table } from '../run/table.ts'
 import { idsMeant } from '../startable.ts'
 
 interface StateFlag {
   state?: string
-}
-
-/** What a person names: a commit by (the beginning of) its fingerprint, or a run by its report or its history. */
-interface Named {
-  name: string
-  what: string
-  marks: Marks
 }
 
 /** Keeps a result, or all that a run committed so far, until it is unpinned. */
@@ -60,27 +47,4 @@ const commitNamed = async (store: ArtifactStore, named: string): Promise<Named |
   const [only, ...others] = found
   if (only === undefined || others.length > 0) throw new CliError('failed', `${found.length === 0 ? 'no commit begins' : `${found.length} commits begin`} with ${named}`, 'Give more of the fingerprint; the report of a run shows it for every stage.')
   return { name: only, what: only, marks: { fingerprints: new Set([only]), decisions: new Set() } }
-}
-
-const runNamed = async (config: Config, store: ArtifactStore, named: string): Promise<Named> => {
-  const report = (await reportedRuns(config.reportsDir)).find((r) => idsMeant(named).includes(r.workflowId))
-  const remembered = await runRemembered(config, store, named).catch((error: unknown) => {
-    if (report !== undefined && error instanceof CliError) return null // no server answers, or it has forgotten the run
-    throw error
-  })
-  const known = [remembered, report].filter((run) => run !== null && run !== undefined)
-  const [first] = known
-  if (first === undefined) throw new CliError('failed', `${named} is no run that anybody knows`, '`npx cpt report` and `npx cpt status` list them.')
-  return { name: folderOf(first), what: first.workflowId, marks: union(...known.map((run) => run.marks)) }
-}
-
-const runRemembered = async (config: Config, store: ArtifactStore, named: string): Promise<{ workflowId: string; runId: string; marks: Marks }> => {
-  const session = await connect(config)
-  try {
-    const workflowId = await findRun(session, named)
-    const { runId } = await session.client.workflow.getHandle(workflowId).describe()
-    return { workflowId, runId, marks: await marksOfRun(session.client, store, workflowId, runId) }
-  } finally {
-    await session.close()
-  }
 }
