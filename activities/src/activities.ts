@@ -24,6 +24,7 @@ export const createStageActivities = (deps: Deps): StageActivities => ({
   dedupSignatures: runStage(deps, stages.dedupSignatures),
   dedup: runStage(deps, stages.dedup),
   decontaminate: runStage(deps, stages.decontaminate),
+  findPersonalData: runStage(deps, stages.findPersonalData),
   trainTopicClassifier: runStage(deps, stages.trainTopicClassifier),
   classifyTopics: runStage(deps, stages.classifyTopics),
   holdOut: runStage(deps, stages.holdOut),

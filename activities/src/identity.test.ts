@@ -220,6 +220,14 @@ describe('the units of a map stage', () => {
     const units = await unitsOf(stages.tokenize, { ...request, drops: [] }, shardsOf(columns(2)))
     expect(units.map((u) => u.inputs['drops'])).toEqual([[], []])
   })
+  test('an optional manifest is a column where the request has it, and the units without it stay what they were', async () => {
+    const shards = shardsOf({ ...columns(2), 'c:spans': [shard('spans-0'), shard('spans-1')] })
+    const [plain, told] = await Promise.all([request, { ...request, personalData: ref('c:spans') }].map((r) => unitsOf(stages.tokenize, r, shards)))
+    expect(plain!.map((u) => Object.keys(u.inputs))).toEqual([['corpus', 'drops'], ['corpus', 'drops']])
+    expect(told!.map((u) => u.inputs['personalData'])).toEqual([shard('spans-0'), shard('spans-1')])
+    expect(new Set([...plain!, ...told!].map((u) => u.fingerprint)).size).toBe(4)
+    await expect(unitsOf(stages.tokenize, { ...request, personalData: ref('c:spans') }, shardsOf({ ...columns(2), 'c:spans': [shard('spans-0', 9), shard('spans-1')] }))).rejects.toThrow('of corpus, drops, personalData has 10, 10, 10, 9 rows')
+  })
   test('manifests with different numbers of shards are refused', async () => {
     await expect(unitsOf(stages.tokenize, request, shardsOf({ ...columns(2), 'c:dedup': [shard('dedup-0')] }))).rejects.toThrow('have 2, 2, 1 shards')
   })

@@ -59,7 +59,7 @@ const Refs = z.union([z.object({ uri: z.string(), sha256: z.string(), bytes: z.n
 export const unitsOf = async (stage: Stage, request: Record<string, unknown>, shardsOf: (ref: ArtifactRef) => Promise<ShardEntry[]>): Promise<JobUnit[]> => {
   const shape = stage.shape
   if (shape.kind !== 'map') throw new TypeError(`identity: ${stage.name} is not a map stage`)
-  const over = 'items' in shape ? [shape.items] : shape.manifests
+  const over = 'items' in shape ? [shape.items] : [...shape.manifests, ...(shape.optional ?? []).filter((field) => request[field] !== undefined)]
   const without = new Set([...over, ...(shape.stageOnly ?? [])])
   const rest = Object.fromEntries(Object.entries(request).filter(([k]) => !without.has(k)))
   const unit = (index: number, inputs: Record<string, unknown>, identity: unknown): JobUnit => ({
@@ -70,17 +70,17 @@ export const unitsOf = async (stage: Stage, request: Record<string, unknown>, sh
   if ('items' in shape) return z.array(z.unknown()).parse(request[shape.items]).map((item, i) => unit(i, { [shape.items]: item }, item))
 
   const columns = await Promise.all(
-    shape.manifests.map(async (field) => {
+    over.map(async (field) => {
       const refs = Refs.parse(request[field])
       return { field, many: Array.isArray(refs), lists: await Promise.all((Array.isArray(refs) ? refs : [refs]).map(shardsOf)) }
     }),
   )
   const all = columns.flatMap((c) => c.lists)
   const shardCount = all[0]?.length ?? 0
-  if (all.some((list) => list.length !== shardCount)) throw new RangeError(`${stage.name}: manifests of ${shape.manifests.join(', ')} have ${all.map((l) => l.length).join(', ')} shards; expected the same number`)
+  if (all.some((list) => list.length !== shardCount)) throw new RangeError(`${stage.name}: manifests of ${over.join(', ')} have ${all.map((l) => l.length).join(', ')} shards; expected the same number`)
   return Array.from({ length: shardCount }, (_, i) => {
     const rows = all.map((l) => at(l, i).rows)
-    if (new Set(rows).size > 1) throw new RangeError(`${stage.name}: shard ${i} of ${shape.manifests.join(', ')} has ${rows.join(', ')} rows; expected the same number`)
+    if (new Set(rows).size > 1) throw new RangeError(`${stage.name}: shard ${i} of ${over.join(', ')} has ${rows.join(', ')} rows; expected the same number`)
     const inputs = Object.fromEntries(columns.map(({ field, many, lists }) => [field, many ? lists.map((l) => at(l, i)) : at(lists[0] ?? [], i)]))
     return unit(i, inputs, columns.map(({ field, lists }) => [field, lists.map((l) => at(l, i).sha256)]))
   })

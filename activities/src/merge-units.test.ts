@@ -78,6 +78,17 @@ describe('merging the units of a stage', () => {
     expect([result.corpus.sha256, result.quarantine.sha256]).toEqual(['81ad9f7afad158ec5563c1de230f9f25a689fc692b70ecee3b16c81535d7dea7', '1020c39ba9ea77d38017b47b23092c9444ba127afd3dc7019bbc5c3b07b32a23'])
   })
 
+  test('keeps what all units say alike, once', async () => {
+    const commits = await Promise.all([0, 1].map(async (index) => {
+      const own = sha256(`alike ${index}`)
+      await deps.store.commit({ format: 'cpt-commit/1', fingerprint: own, stage: 'decontaminate', version: 2, request: {}, files: [], parents: [], attempt: 'a1', wallSeconds: 2, committedAt: '2026-01-01T00:00:00Z',
+        result: { outputs: { verdicts: [] }, counts: { docs: 2 }, alike: { benchmarks: { sums: { items: 3 } } } } })
+      return { index, fingerprint: own, inputs: {} }
+    }))
+    const record = await mergeUnits(deps, stages.decontaminate, fingerprint, {}, commits)
+    expect(record.result).toMatchObject({ counts: { docs: 4 }, benchmarks: { sums: { items: 3 } } })
+  })
+
   test('is committed once: a second merge gets the first', async () => {
     const units = [await unit(0, 'zh', 3, 0)]
     expect(await merge(units, 1)).toEqual(await merge(units, 1))

@@ -12,7 +12,7 @@ import { needsPerson, StoreCorrupt } from './stage-failure.ts'
 type Counts = number | { [key: string]: Counts }
 const Counts: z.ZodType<Counts> = z.lazy(() => z.union([z.number(), z.record(z.string(), Counts)]))
 const Example = z.object({ line: z.int(), offset: z.int(), reason: z.string() })
-const UnitResult = z.object({ outputs: z.record(z.string(), z.array(ShardEntry)), counts: Counts, examples: z.array(Example).default([]) })
+const UnitResult = z.object({ outputs: z.record(z.string(), z.array(ShardEntry)), counts: Counts, examples: z.array(Example).default([]), alike: z.record(z.string(), z.unknown()).optional() })
 
 /** Adds counts up by key; `undefined` is nothing. */
 export const addCounts = (a: Counts | undefined, b: Counts): Counts => {
@@ -27,7 +27,7 @@ export const addCounts = (a: Counts | undefined, b: Counts): Counts => {
   return sum
 }
 
-/** Turns the units' outputs into manifests, adds their counts up, and commits the stage. */
+/** Turns the units' outputs into manifests, adds their counts up, and commits the stage. What all units say alike stays. */
 export const mergeUnits = async (deps: Deps, stage: Stage, fingerprint: string, request: Record<string, unknown>, units: JobUnit[]): Promise<CommitRecord> => {
   if (stage.shape.kind !== 'map') throw new TypeError(`merge: ${stage.name} is not a map stage`)
   const results = await Promise.all(
@@ -52,7 +52,7 @@ export const mergeUnits = async (deps: Deps, stage: Stage, fingerprint: string, 
   failpoint('merge-written')
   const committed = await deps.store.commit({
     format: 'cpt-commit/1', fingerprint, stage: stage.name, version: stage.version, request, files,
-    result: { ...refs, counts, units: units.map((u) => u.fingerprint) },
+    result: { ...results[0]?.alike, ...refs, counts, units: units.map((u) => u.fingerprint) },
     parents: parentsOf(request), attempt, wallSeconds: 0, committedAt: new Date().toISOString(),
   })
   failpoint('merge-committed')

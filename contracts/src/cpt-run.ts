@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { FilterRules } from './filter.ts'
+import { PersonalDataKind, Placeholders } from './find-personal-data.ts'
 import { FieldMapping, ShardBytes, ShardDocs, SourceFormat } from './ingest.ts'
 import { Placement } from './job.ts'
 import { Mixture, ReweightSettings } from './mixture.ts'
@@ -32,6 +33,12 @@ const SourceSpec = z.strictObject({
   fields: FieldMapping.partial().optional(),
 })
 
+/**
+ * Takes e-mail addresses, telephone and identity numbers out of what models read, in documents of these kinds of source
+ * (absent: web): in the tokens and validation sets a placeholder stands in their place. The corpus stays as it was.
+ */
+const PersonalDataSpec = z.strictObject({ kinds: z.array(Kind), find: z.array(PersonalDataKind).min(1), placeholders: partOf(Placeholders) }).partial()
+
 /** `name`: a run or preparation commits its corpus under it once all data stages are done (contracts/src/committed-corpus.ts). */
 export const CorpusSpec = z.strictObject({
   name: Name.optional(),
@@ -42,6 +49,7 @@ export const CorpusSpec = z.strictObject({
   filter: FilterRules,
   dedup: z.strictObject({ ngram: z.int().min(1).max(50), numPermutations: z.int().min(16).max(1024), jaccard: Ratio }).partial(),
   decontaminate: z.strictObject({ ngram: z.int().min(2).max(100), ignoreGramsOver: Count, maxHitRatio: Ratio }).partial(),
+  personalData: PersonalDataSpec.optional(),
   topics: z.strictObject({ kinds: z.array(Kind), minProbability: Ratio, taxonomies: z.record(Language, TaxonomyName) }),
   holdOut: z.strictObject({ targetSeNats: z.number().positive(), pairedSdNats: z.number().positive(), maxShare: Ratio, minDocs: z.int().min(1), maxDocChars: z.int().min(100) }).partial(),
   scoring: z.strictObject({

@@ -15,10 +15,15 @@ export const DecontaminateRequest = z.strictObject({
   maxHitRatio: Ratio.default(0.1),
   maxItemRatio: Ratio.default(0.5),
 })
-export const DecontaminateResult = z.object({ verdicts: ArtifactRef, counts: VerdictCounts.extend({ byBenchmark: z.record(z.string(), Count) }) })
+/** `benchmarks`: items of each, and those not looked for: under 20 letters (a Han character is two), or shared by too many. */
+export const DecontaminateResult = z.object({
+  verdicts: ArtifactRef,
+  counts: VerdictCounts.extend({ byBenchmark: z.record(z.string(), Count) }),
+  benchmarks: z.record(z.string(), z.object({ items: Count, tooShort: Count, idioms: Count })).optional(),
+})
 export const decontaminate = stage({
   name: 'decontaminate',
-  version: 1,
+  version: 2,
   shape: { kind: 'map', manifests: ['corpus', 'drops'], outputs: ['verdicts'] },
   request: DecontaminateRequest,
   result: DecontaminateResult,

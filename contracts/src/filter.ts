@@ -116,7 +116,7 @@ export const VerdictCounts = z.object({ docs: Count, kept: Count, byReason: z.re
 export const FilterResult = z.object({ verdicts: ArtifactRef, counts: VerdictCounts })
 export const filter = stage({
   name: 'filter',
-  version: 1,
+  version: 2,
   shape: { kind: 'map', manifests: ['corpus'], outputs: ['verdicts'] },
   request: FilterRequest,
   result: FilterResult,

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { ArtifactRef } from './artifact.ts'
 import { VerdictCounts } from './filter.ts'
+import { Placeholders } from './find-personal-data.ts'
 import { stage } from './stage.ts'
 import { Count, Kind, Language, Ratio, Seed } from './units.ts'
 
@@ -11,12 +12,15 @@ export type Stratum = z.infer<typeof Stratum>
 /**
  * Freezes validation sets per (language, kind, topic): whole near-duplicate clusters, and as many documents as a paired
  * standard error of `targetSeNats` needs when paired differences have a deviation of `pairedSdNats`: n = (sd/se)².
+ * `personalData` (find-personal-data's spans) is replaced by `placeholders` in the texts.
  */
 export const HoldOutRequest = z.strictObject({
   corpus: ArtifactRef,
   drops: z.array(ArtifactRef),
   topics: ArtifactRef,
   duplicates: ArtifactRef,
+  personalData: ArtifactRef.optional(),
+  placeholders: Placeholders.optional(),
   targetSeNats: z.number().positive().default(0.05),
   pairedSdNats: z.number().positive().default(0.15),
   maxShare: Ratio.default(0.15),

@@ -3,13 +3,14 @@ import type { Placement } from './job.ts'
 
 /**
  * `whole`: one job, one commit. `map`: one commit per unit, merged afterwards: `items` are the elements of a list in
- * the request (ingest's sources), `manifests` the row-aligned shards of the named refs. `stageOnly` fields judge the
+ * the request (ingest's sources), `manifests` the row-aligned shards of the named refs, and of the `optional` ones
+ * that a request has. `stageOnly` fields judge the
  * merged result and so are not part of a unit's identity.
  */
 export type StageShape =
   | { kind: 'whole' }
   | { kind: 'map'; items: string; outputs: readonly string[]; stageOnly?: readonly string[] }
-  | { kind: 'map'; manifests: readonly string[]; outputs: readonly string[]; stageOnly?: readonly string[] }
+  | { kind: 'map'; manifests: readonly string[]; optional?: readonly string[]; outputs: readonly string[]; stageOnly?: readonly string[] }
 
 /** A stage: its name in every tree, the version of its code's meaning, and the two schemas. */
 export interface Stage<Req extends z.ZodType = z.ZodType, Res extends z.ZodType = z.ZodType> {

@@ -7,6 +7,7 @@ import { decontaminate } from './decontaminate.ts'
 import { dedup } from './dedup.ts'
 import { dedupSignatures } from './dedup-signatures.ts'
 import { exportModel } from './export-model.ts'
+import { findPersonalData } from './find-personal-data.ts'
 import { filter } from './filter.ts'
 import { holdOut } from './hold-out.ts'
 import { ingest } from './ingest.ts'
@@ -23,6 +24,7 @@ export const stages = {
   dedupSignatures,
   dedup,
   decontaminate,
+  findPersonalData,
   trainTopicClassifier,
   classifyTopics,
   holdOut,

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from cpt_ml.benchmark_grams import BenchmarkGrams, Overlap, read_parts
+from cpt_ml.benchmark_grams import BenchmarkGrams, Overlap, read_benchmark
 from cpt_ml.contract import parse
 from cpt_ml.corpus import VERDICTS, count_values, dropped, keep_mask, read_table, write_columns
 from cpt_ml.job import Job, Unit
@@ -45,13 +45,18 @@ def run(job: Job) -> None:
 
     A document is dropped when more than `maxHitRatio` of its n-grams belong to benchmark items (the paper's rule), or
     more than `maxItemRatio` of those of one item's question, options or worked answer are in it: the paper's rule alone
-    passes long documents with a whole question inside. N-grams of more than `ignoreGramsOver` of these are idioms and
-    do not count. Counts: filter's, and byBenchmark (dropped).
+    passes long documents with a whole question inside. A question under `ngram` words must be there as a whole, word
+    for word. What more than `ignoreGramsOver` of these share is an idiom and does not count. Counts: filter's, and
+    byBenchmark (dropped, 0 too). `alike`: of each benchmark its items, and how many are not looked for: too short, or
+    idioms altogether.
     """
     request = parse(DecontaminateRequest, job.request)
-    parts = [p for b in request.benchmarks for p in read_parts(b.name, job.store.file(b.items), request.ngram)]
-    grams = BenchmarkGrams(parts, request.ngram, request.ignore_grams_over)
-    job.map_units(lambda unit, attempt: _decontaminate(job, request, grams, unit, attempt))
+    read = [read_benchmark(b.name, job.store.file(b.items), request.ngram) for b in request.benchmarks]
+    grams = BenchmarkGrams([p for b in read for p in b.parts], request.ngram, request.ignore_grams_over)
+    told: Json = {b.name: {"items": b.items, "tooShort": b.too_short, "idioms": grams.idioms(b.name)} for b in read}
+    job.map_units(
+        lambda unit, attempt: {**_decontaminate(job, request, grams, unit, attempt), "alike": {"benchmarks": told}}
+    )
 
 
 def contaminated(request: DecontaminateRequest, overlap: Overlap | None) -> bool:
@@ -81,7 +86,7 @@ def _decontaminate(
     by_reason = Counter(verdict["reason"] for verdict in told.values())
     by_language = count_values(read_table(path, ["language"])["language"].filter(pa.array(keep & judged)))
     counts = verdict_counts(int(judged.sum()), by_reason, by_language)
-    by_benchmark = {reason.removeprefix("contaminated:"): n for reason, n in counts["byReason"].items()}
+    by_benchmark = {b.name: by_reason[f"contaminated:{b.name}"] for b in request.benchmarks}
     return {
         "outputs": {"verdicts": [attempt.shard("verdicts.parquet", len(keep))]},
         "counts": {**counts, "byBenchmark": by_benchmark},

@@ -2,35 +2,57 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+import sys
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from cpt_ml.contract import parse
-from cpt_ml.corpus import VERDICTS, dropped, keep_mask, kept, read_column, read_rows, write_manifest, write_rows
+from cpt_ml.corpus import (
+    VERDICTS,
+    Mask,
+    keep_mask,
+    num_rows,
+    read_column,
+    read_table,
+    write_columns,
+    write_manifest,
+    write_rows,
+)
+from cpt_ml.corpus_shards import string_array
 from cpt_ml.count_strata import StratumKey, stratum_order
 from cpt_ml.errors import BadRequest
 from cpt_ml.job import Job
+from cpt_ml.personal_spans import Redaction, check_placeholders
 from cpt_ml.store import ArtifactRef, Attempt, Json
+from cpt_ml.text_batches import text_batches
 from cpt_ml.train_topic_classifier import share_of
 from cpt_ml.verdict_counts import verdict_counts
 
 VALIDATION = pa.schema([(name, pa.string()) for name in ("id", "text", "set", "language", "kind", "topic")])
 REASON = "held-out"
+ALONE = -1
+CANDIDATES = 1 << 16  # of which Python looks at one at a time
+
+Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class HoldOutRequest:
-    """The stage's request; `duplicates` are dedup's verdicts, of which `cluster` is read."""
+    """The stage's request; of `duplicates`, dedup's verdicts, `cluster` is read."""
 
     corpus: ArtifactRef
     drops: list[ArtifactRef]
     topics: ArtifactRef
     duplicates: ArtifactRef
+    personal_data: ArtifactRef | None
+    placeholders: dict[str, str] | None
     target_se_nats: float
     paired_sd_nats: float
     max_share: float
@@ -40,15 +62,50 @@ class HoldOutRequest:
 
 
 @dataclass(frozen=True)
-class Doc:
-    """A document that no earlier stage has dropped; `cluster` is −1 where it is alone."""
+class Docs:
+    """The documents that no earlier stage has dropped, in corpus order, as columns: 25 bytes each, whatever the text.
 
-    shard: int
-    row: int
-    id: str
-    use: str
-    stratum: StratumKey
-    cluster: int
+    `rows` are rows of shards, those of shard s at `begins[s]` to `begins[s + 1]`; `strata` index `keys`; `clusters`
+    are ALONE where a document has no duplicate; `shares` are the hashes of seed and id that decide who is chosen.
+    """
+
+    begins: Ints
+    rows: npt.NDArray[np.uint32]
+    strata: npt.NDArray[np.int32]
+    clusters: Ints
+    shares: npt.NDArray[np.float64]
+    validate: Mask
+    keys: list[StratumKey]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+
+class Inputs:
+    """The shards that the request names. Raises BadRequest unless they are as many."""
+
+    def __init__(self, job: Job, request: HoldOutRequest) -> None:
+        self.corpus = list(job.store.shards(request.corpus))
+        self._drops = [list(job.store.shards(d)) for d in request.drops]
+        self.topics, self.duplicates = (
+            list(job.store.shards(request.topics)),
+            list(job.store.shards(request.duplicates)),
+        )
+        if not len(self.corpus) == len(self.topics) == len(self.duplicates):
+            counts = f"{len(self.corpus)} corpus, {len(self.topics)} topic and {len(self.duplicates)} dedup shards"
+            raise BadRequest(f"hold-out: {counts}")
+        spans = list(job.store.shards(request.personal_data)) if request.personal_data else [None] * len(self.corpus)
+        if len(spans) != len(self.corpus):
+            raise BadRequest(f"hold-out: {len(self.corpus)} corpus and {len(spans)} personal data shards")
+        self._spans, self._placeholders = spans, request.placeholders
+
+    def left(self, shard: int) -> Mask:
+        """Which rows of a shard no earlier stage has dropped."""
+        return keep_mask(self.corpus[shard], [d[shard] for d in self._drops])
+
+    def redaction(self, shard: int) -> Redaction:
+        """The texts of a shard as models read them."""
+        return Redaction.of(self.corpus[shard], self._spans[shard], self._placeholders)
 
 
 def run(job: Job) -> None:
@@ -56,126 +113,210 @@ def run(job: Job) -> None:
 
     Set `corpus`: of each (language, kind, topic) the documents with the least hashes of seed and id, n = (sd/se)² of
     them; at most `maxShare` of the stratum but at least `minDocs`, and none of a stratum under 2·minDocs. Set
-    `retention`: all `use: validate` documents, topic null. Of a cluster one document is measured. Texts are cut to
-    `maxDocChars`. Counts: filter's; strata with docs and expectedSeNats = sd/√docs.
+    `retention`: all `use: validate` documents, topic null. Of a cluster one document is measured. Texts have their
+    placeholders for personal data, and are then cut to `maxDocChars`. Counts: filter's; strata with docs and
+    expectedSeNats = sd/√docs. Works shard after shard; some 25 bytes of each document stay, and 40 while it chooses.
     """
     request = parse(HoldOutRequest, job.request)
-    corpus = list(job.store.shards(request.corpus))
-    docs = read_docs(job, request, corpus)
+    check_placeholders("hold-out", request.personal_data, request.placeholders)
+    inputs = Inputs(job, request)
+    docs = read_docs(job, request, inputs)
     retention = retained(docs)
-    chosen = choose(request, [d for d in docs if d.use != "validate"], {d.cluster for d in retention})
-    measured = {(d.shard, d.row): s for s, ds in (("retention", retention), ("corpus", chosen)) for d in ds}
-    clusters = {d.cluster for d in (*retention, *chosen)} - {-1}
-    out = {
-        (d.shard, d.row) for d in docs if (d.shard, d.row) in measured or d.cluster in clusters or d.use == "validate"
-    }
+    chosen = choose(request, docs, Ids(inputs, docs), docs.clusters[retention])
+    out = docs.validate.copy()
+    out[chosen] = True
+    clusters = np.concatenate([docs.clusters[retention], docs.clusters[chosen]])
+    out |= np.isin(docs.clusters, clusters[clusters != ALONE])
+    set_of = dict.fromkeys(retention.tolist(), "retention") | dict.fromkeys(chosen.tolist(), "corpus")
     attempt = job.attempt()
-    write_validation(attempt, request, corpus, {(d.shard, d.row): d for d in docs}, measured)
-    shards: list[Json] = []
-    for shard, path in enumerate(corpus):
-        verdict = {True: dropped(REASON, ""), False: kept()}
-        rows = [verdict[(shard, row) in out] for row in range(len(read_column(path, "id")))]
-        name = f"verdicts-{shard:05d}.parquet"
-        shards.append(attempt.shard(name, write_rows(attempt.path(name), VERDICTS, rows)))
-    left = Counter(d.stratum[0] for d in docs if (d.shard, d.row) not in out)
-    by_reason = Counter({REASON: len(out)} if out else {})
+    write_rows(attempt.path("validation.parquet"), VALIDATION, measured(job, request, inputs, docs, set_of))
+    shards = [_write_verdicts(attempt, inputs, docs, out, shard) for shard in range(len(inputs.corpus))]
+    by_stratum = np.bincount(docs.strata[~out], minlength=len(docs.keys)).tolist()
+    left: Counter[str] = Counter()
+    for key, n in zip(docs.keys, by_stratum, strict=True):
+        left[key[0]] += n
+    by_reason = Counter({REASON: int(out.sum())} if out.any() else {})
     job.commit(
         attempt,
         {
             "verdicts": write_manifest(attempt, "verdicts", shards),
             "validation": attempt.ref("validation.parquet"),
-            "counts": verdict_counts(len(docs), by_reason, left),
-            "strata": held_out_strata(request, retention, chosen),
+            "counts": verdict_counts(len(docs), by_reason, +left),
+            "strata": held_out_strata(request, docs, retention, chosen),
         },
     )
 
 
-def read_docs(job: Job, request: HoldOutRequest, corpus: Sequence[Path]) -> list[Doc]:
-    """All documents still there, in corpus order. Raises BadRequest if the manifests are not row-aligned."""
-    drops = [list(job.store.shards(d)) for d in request.drops]
-    topics, duplicates = list(job.store.shards(request.topics)), list(job.store.shards(request.duplicates))
-    if not len(corpus) == len(topics) == len(duplicates):
-        raise BadRequest(f"hold-out: {len(corpus)} corpus, {len(topics)} topic and {len(duplicates)} dedup shards")
-    docs: list[Doc] = []
-    for shard, path in enumerate(corpus):
-        job.beat("hold-out", shard, len(corpus), "shards")
-        mask = keep_mask(path, [d[shard] for d in drops])
-        topic, cluster = read_column(topics[shard], "topic"), read_column(duplicates[shard], "cluster")
+def read_docs(job: Job, request: HoldOutRequest, inputs: Inputs) -> Docs:
+    """All documents still there. Raises BadRequest if the manifests are not row-aligned."""
+    numbers: dict[StratumKey, int] = {}
+    rows, strata, clusters, shares, validate = [], [], [], [], []
+    for shard, path in enumerate(inputs.corpus):
+        job.beat("hold-out", shard, len(inputs.corpus), "shards")
+        mask = inputs.left(shard)
+        topic = read_column(inputs.topics[shard], "topic")
+        cluster = read_table(inputs.duplicates[shard], ["cluster"])["cluster"].to_numpy()
         if not len(mask) == len(topic) == len(cluster):
-            raise BadRequest(
-                f"hold-out: shard {shard} has {len(mask)} rows, {len(topic)} topics, {len(cluster)} clusters"
-            )
-        for row, doc in enumerate(read_rows(path, ["id", "use", "language", "kind"])):
-            if mask[row]:
-                stratum = (doc["language"], doc["kind"], None if doc["use"] == "validate" else topic[row])
-                docs.append(Doc(shard, row, doc["id"], doc["use"], stratum, cluster[row]))
-    return docs
+            counts = f"{len(mask)} rows, {len(topic)} topics, {len(cluster)} clusters"
+            raise BadRequest(f"hold-out: shard {shard} has {counts}")
+        table = read_table(path, ["id", "use", "language", "kind"]).filter(pa.array(mask))
+        at = np.flatnonzero(mask)
+        use = np.array([u == "validate" for u in table["use"].to_pylist()], dtype=np.bool_)
+        topics = [None if v else topic[row] for v, row in zip(use.tolist(), at.tolist(), strict=True)]
+        stratum = zip(table["language"].to_pylist(), table["kind"].to_pylist(), topics, strict=True)
+        rows.append(at.astype(np.uint32))
+        strata.append(np.fromiter((numbers.setdefault(s, len(numbers)) for s in stratum), np.int32, len(at)))
+        clusters.append(cluster[mask])
+        shares.append(np.fromiter((share_of(request.seed, i) for i in table["id"].to_pylist()), np.float64, len(at)))
+        validate.append(use)
+    begins = np.concatenate([[0], np.cumsum([len(r) for r in rows], dtype=np.int64)])
+    columns = [np.concatenate(c) for c in (rows, strata, clusters, shares, validate)]
+    return Docs(begins, columns[0], columns[1], columns[2], columns[3], columns[4], list(numbers))
 
 
-def retained(docs: Sequence[Doc]) -> list[Doc]:
+def retained(docs: Docs) -> Ints:
     """The `use: validate` documents, the first of each cluster."""
-    seen: set[int] = set()
-    found: list[Doc] = []
-    for d in docs:
-        if d.use == "validate" and (d.cluster == -1 or d.cluster not in seen):
-            seen.add(d.cluster)
-            found.append(d)
-    return found
+    at = np.flatnonzero(docs.validate)
+    return at[_first_of_each_cluster(docs.clusters[at])]
 
 
-def choose(request: HoldOutRequest, docs: Sequence[Doc], taken: set[int]) -> list[Doc]:
+def choose(request: HoldOutRequest, docs: Docs, ids: Ids, taken: Ints) -> Ints:
     """Documents of the corpus set, in corpus order; `taken` clusters are held out already."""
+    pool = np.flatnonzero(~docs.validate)
     wanted_docs = math.ceil((request.paired_sd_nats / request.target_se_nats) ** 2 - 1e-9)
-    groups: defaultdict[int | str, list[Doc]] = defaultdict(list)
-
-    def order(d: Doc) -> tuple[float, str]:
-        return share_of(request.seed, d.id), d.id
-
-    for d in docs:
-        groups[d.id if d.cluster == -1 else d.cluster].append(d)
-    sizes = Counter(d.stratum for d in docs)
-    most = {s: max(request.min_docs, int(request.max_share * n)) for s, n in sizes.items()}
-    wanted = {s: min(wanted_docs, most[s]) if n >= 2 * request.min_docs else 0 for s, n in sizes.items()}
-    gone: Counter[StratumKey] = Counter()
-    chosen: list[Doc] = []
-    firsts = [min(group, key=order) for group in groups.values()]
-    for first in sorted(firsts, key=order):
-        group = groups[first.id if first.cluster == -1 else first.cluster]
-        leaves = Counter(d.stratum for d in group)
-        # a cluster that would take more out of a stratum than its share stays whole in the corpus
-        fits = all(gone[s] + n <= most[s] for s, n in leaves.items())
-        if wanted[first.stratum] > 0 and fits and (first.cluster == -1 or first.cluster not in taken):
-            wanted[first.stratum] -= 1
-            gone += leaves
-            chosen.append(first)
-    return sorted(chosen, key=lambda d: (d.shard, d.row))
+    sizes = np.bincount(docs.strata[pool], minlength=len(docs.keys))
+    most = np.maximum(request.min_docs, (request.max_share * sizes).astype(np.int64))
+    wanted = np.where(sizes >= 2 * request.min_docs, np.minimum(wanted_docs, most), 0)
+    gone = np.zeros_like(wanted)
+    groups = Groups(docs, pool, ids)
+    held = set(taken.tolist()) - {ALONE}
+    chosen: list[int] = []
+    for begin in range(0, len(groups.firsts), CANDIDATES):
+        candidates = groups.firsts[begin : begin + CANDIDATES]
+        for first in candidates[wanted[docs.strata[candidates]] > 0].tolist():
+            leaves = np.bincount(docs.strata[groups.members(first)], minlength=len(wanted))
+            # a cluster that would take more out of a stratum than its share stays whole in the corpus
+            fits = (gone + leaves <= most)[leaves > 0].all()
+            if wanted[docs.strata[first]] > 0 and fits and int(docs.clusters[first]) not in held:
+                wanted[docs.strata[first]] -= 1
+                gone += leaves
+                chosen.append(first)
+        if not wanted.any():
+            break
+    return np.array(sorted(chosen), dtype=np.int64)
 
 
-def write_validation(
-    attempt: Attempt,
-    request: HoldOutRequest,
-    corpus: Sequence[Path],
-    docs: dict[tuple[int, int], Doc],
-    measured: dict[tuple[int, int], str],
-) -> None:
-    """Writes the measured documents in corpus order."""
-    rows: list[Json] = []
-    for shard, path in enumerate(corpus):
-        for row, doc in enumerate(read_rows(path, ["id", "text"])):
-            if (shard, row) in measured:
-                language, kind, topic = docs[shard, row].stratum
-                text = doc["text"][: request.max_doc_chars]
-                where = {"set": measured[shard, row], "language": language, "kind": kind, "topic": topic}
-                rows.append({"id": doc["id"], "text": text, **where})
-    write_rows(attempt.path("validation.parquet"), VALIDATION, rows)
+class Groups:
+    """What is held out together: a cluster, or documents of one id without duplicates.
+
+    `firsts` has the document of each group that comes first by share and id, in that order.
+    """
+
+    def __init__(self, docs: Docs, pool: Ints, ids: Ids) -> None:
+        self._clusters = docs.clusters
+        self._of_one_id: dict[int, Ints] = {}
+        order = pool[np.argsort(docs.shares[pool], kind="stable")]
+        order = order[self._settle_ties(order, docs, ids)]
+        self.firsts = order[_first_of_each_cluster(docs.clusters[order])]
+        clustered = pool[docs.clusters[pool] != ALONE]
+        self._clustered = clustered[np.argsort(docs.clusters[clustered], kind="stable")]
+        self._sorted_clusters = docs.clusters[self._clustered]
+
+    def members(self, first: int) -> Ints:
+        """All documents of the group that one is the first of."""
+        cluster = self._clusters[first]
+        if cluster == ALONE:
+            return self._of_one_id.get(first, np.array([first]))
+        begin, end = (int(np.searchsorted(self._sorted_clusters, cluster, side)) for side in ("left", "right"))
+        return self._clustered[begin:end]
+
+    def _settle_ties(self, order: Ints, docs: Docs, ids: Ids) -> Mask:
+        """Puts documents of equal shares in the order of their ids; which of them are no second of one id and alone."""
+        keep = np.ones(len(order), dtype=np.bool_)
+        shares = docs.shares[order]
+        tied = np.append(shares[1:] == shares[:-1], [False])
+        in_ties = np.flatnonzero(tied | np.append([False], tied[:-1]))
+        if not len(in_ties):
+            return keep
+        name_of = ids(order[in_ties])
+        for _, run in itertools.groupby(in_ties.tolist(), key=lambda place: shares[place]):
+            places = list(run)
+            members = sorted(order[places].tolist(), key=lambda doc: (name_of[doc], doc))
+            order[places] = members
+            alone: dict[str, list[int]] = {}
+            for place, doc in zip(places, members, strict=True):
+                if docs.clusters[doc] == ALONE:
+                    same = alone.setdefault(name_of[doc], [])
+                    keep[place] = not same
+                    same.append(doc)
+            self._of_one_id |= {same[0]: np.array(same) for same in alone.values() if len(same) > 1}
+        return keep
 
 
-def held_out_strata(request: HoldOutRequest, retention: Sequence[Doc], chosen: Sequence[Doc]) -> list[Json]:
+class Ids:
+    """Reads the ids of documents again, for the few whose shares are equal."""
+
+    def __init__(self, inputs: Inputs, docs: Docs) -> None:
+        self._inputs, self._docs = inputs, docs
+
+    def __call__(self, wanted: Ints) -> dict[int, str]:
+        names: dict[int, str] = {}
+        wanted = np.sort(wanted)
+        for shard, path in enumerate(self._inputs.corpus):
+            begin, end = np.searchsorted(wanted, self._docs.begins[shard : shard + 2]).tolist()
+            if begin < end:
+                column = read_table(path, ["id"])["id"]
+                found = column.take(pa.array(self._docs.rows[wanted[begin:end]])).to_pylist()
+                # sys.intern: many documents may have one id
+                names |= zip(wanted[begin:end].tolist(), map(sys.intern, found), strict=True)
+        return names
+
+
+def _first_of_each_cluster(clusters: Ints) -> Mask:
+    """Which documents are alone or the first of their cluster."""
+    first = clusters == ALONE
+    first[np.unique(clusters, return_index=True)[1]] = True
+    return first
+
+
+def measured(job: Job, request: HoldOutRequest, inputs: Inputs, docs: Docs, set_of: dict[int, str]) -> Iterator[Json]:
+    """The rows of validation.parquet, in corpus order; `set_of` names the set of each document measured."""
+    places = np.array(sorted(set_of), dtype=np.int64)
+    for shard, path in enumerate(inputs.corpus):
+        begin, end = np.searchsorted(places, docs.begins[shard : shard + 2]).tolist()
+        if begin == end:
+            continue
+        of_row = dict(zip(docs.rows[places[begin:end]].tolist(), places[begin:end].tolist(), strict=True))
+        ids = read_table(path, ["id"])["id"]
+        wanted = np.zeros(len(ids), dtype=np.bool_)
+        wanted[list(of_row)] = True
+        redaction = inputs.redaction(shard)
+        for rows, texts in text_batches(path, wanted):
+            job.beat("hold-out: texts", shard, len(inputs.corpus), "shards")
+            for row, text in zip(rows.tolist(), texts, strict=True):
+                language, kind, topic = docs.keys[docs.strata[of_row[row]]]
+                read = redaction.text(row, text)[: request.max_doc_chars]
+                where = {"set": set_of[of_row[row]], "language": language, "kind": kind, "topic": topic}
+                yield {"id": ids[row].as_py(), "text": read, **where}
+
+
+def held_out_strata(request: HoldOutRequest, docs: Docs, retention: Ints, chosen: Ints) -> list[Json]:
     """What each stratum of each set holds."""
     strata: list[Json] = []
-    for name, docs in (("corpus", chosen), ("retention", retention)):
-        sizes = Counter(d.stratum for d in docs)
+    for name, places in (("corpus", chosen), ("retention", retention)):
+        sizes = Counter(docs.keys[s] for s in docs.strata[places].tolist())
         for key in sorted(sizes, key=stratum_order):
             stratum = {"language": key[0], "kind": key[1], "topic": key[2], "set": name, "docs": sizes[key]}
             strata.append({**stratum, "expectedSeNats": request.paired_sd_nats / math.sqrt(sizes[key])})
     return strata
+
+
+def _write_verdicts(attempt: Attempt, inputs: Inputs, docs: Docs, out: Mask, shard: int) -> Json:
+    begin, end = docs.begins[shard : shard + 2].tolist()
+    held = np.zeros(num_rows(inputs.corpus[shard]), dtype=np.bool_)
+    held[docs.rows[begin:end][out[begin:end]]] = True
+    said = held.tolist()
+    reason, evidence = (string_array([value if h else None for h in said]) for value in (REASON, ""))
+    name = f"verdicts-{shard:05d}.parquet"
+    write_columns(attempt.path(name), VERDICTS, [pa.array(~held), reason, evidence])
+    return attempt.shard(name, len(held))

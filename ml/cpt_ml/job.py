@@ -168,7 +168,10 @@ class Job:
             raise Superseded(f"{self.stage}: attempt {newer} exists, this one is {self.spec['attempt']}")
 
     def map_units(self, work: Callable[[Unit, Attempt], Json]) -> None:
-        """Runs `work` on each unit and commits it; `work` returns {outputs: {kind: [shard, ...]}, counts}."""
+        """Runs `work` on each unit and commits it; `work` returns {outputs: {kind: [shard, ...]}, counts}.
+
+        What all units say alike may stand under `alike`: the merged result has it once.
+        """
         units = self.units
         for i, unit in enumerate(units):
             self.beat(self.stage, i, len(units), f"shard {unit.index}")

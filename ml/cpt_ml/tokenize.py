@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from cpt_ml.corpus import Mask, keep_mask
 from cpt_ml.corpus_shards import BatchWriter, record_batch, text_lengths
 from cpt_ml.errors import BadRequest
 from cpt_ml.job import Job, Unit
+from cpt_ml.personal_spans import Redaction, check_placeholders
 from cpt_ml.store import ArtifactRef, Attempt, Json
 
 INDEX = pa.schema([("offset", pa.uint64()), ("num_tokens", pa.uint32()), ("num_bytes", pa.uint32())])
@@ -28,21 +29,25 @@ BATCH_BYTES = 256 << 10
 
 @dataclass(frozen=True)
 class TokenizeRequest:
-    """The stage's request; `tokenizer` is a tokenizer.json."""
+    """The stage's request; `tokenizer` is a tokenizer.json, `personal_data` what find-personal-data found."""
 
     corpus: ArtifactRef
     drops: list[ArtifactRef]
     tokenizer: ArtifactRef
+    personal_data: ArtifactRef | None
+    placeholders: dict[str, str] | None
 
 
 def run(job: Job) -> None:
     """Writes of each shard `tokens.u32` (little-endian, no BOS or EOS) and `index.parquet`, 0 for dropped rows.
 
-    Counts: docs, tokens, bytes (UTF-8), byLanguage (tokens). Raises BadRequest if the tokenizer cannot be loaded.
+    With `personalData` its spans are read as their placeholders. Counts: docs, tokens, bytes (UTF-8, of the texts as
+    they are read), byLanguage (tokens). Raises BadRequest if the tokenizer cannot be loaded.
     """
     import tokenizers  # noqa: PLC0415
 
     request = parse(TokenizeRequest, job.request)
+    check_placeholders("tokenize", request.personal_data, request.placeholders)
     path = job.store.file(request.tokenizer)
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
@@ -50,16 +55,20 @@ def run(job: Job) -> None:
         raise BadRequest(f"tokenize: {request.tokenizer.uri} is not a tokenizer.json ({e})") from e
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    job.map_units(lambda unit, attempt: tokenize_shard(job, tokenizer, unit, attempt))
+    job.map_units(lambda unit, attempt: tokenize_shard(job, tokenizer, request.placeholders, unit, attempt))
 
 
-def tokenize_shard(job: Job, tokenizer: Any, unit: Unit, attempt: Attempt) -> Json:
+def tokenize_shard(
+    job: Job, tokenizer: Any, placeholders: Mapping[str, str] | None, unit: Unit, attempt: Attempt
+) -> Json:
     """Tokenizes one corpus shard and returns the unit's result."""
     by_language: Counter[str] = Counter()
     num_tokens = num_bytes = done = 0
     entry = unit.inputs["corpus"]
     path = job.store.shard(entry)
     judged = keep_mask(path, map(job.store.shard, unit.inputs["drops"]))
+    sidecar = unit.inputs.get("personalData")
+    redaction = Redaction.of(path, job.store.shard(sidecar) if sidecar else None, placeholders)
     with (
         attempt.path("tokens.u32").open("wb") as tokens,
         BatchWriter(attempt.path("index.parquet"), INDEX) as index,
@@ -68,12 +77,12 @@ def tokenize_shard(job: Job, tokenizer: Any, unit: Unit, attempt: Attempt) -> Js
             keep = judged[done : done + batch.num_rows]
             kept = batch.filter(_mask(keep))
             # the fast form leaves out where in the text each token lies
-            texts = kept.column("text").to_pylist()
-            encoded = [e.ids for e in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+            texts = redaction.texts(done + np.flatnonzero(keep), kept.column("text"))
+            encoded = [e.ids for e in tokenizer.encode_batch_fast(texts.to_pylist(), add_special_tokens=False)]
             for ids in encoded:
                 tokens.write(np.array(ids, dtype="<u4").tobytes())
             counts = np.fromiter(map(len, encoded), dtype=np.int64, count=len(encoded))
-            sizes = text_lengths(kept.column("text"))
+            sizes = text_lengths(texts)
             index.add(_index_rows(keep, counts, sizes, num_tokens))
             for language, count in zip(kept.column("language").to_pylist(), counts.tolist(), strict=True):
                 by_language[language] += count

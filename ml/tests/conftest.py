@@ -27,11 +27,14 @@ MANIFESTS = {
     "filter": ["corpus"],
     "dedup-signatures": ["corpus", "drops"],
     "decontaminate": ["corpus", "drops"],
+    "find-personal-data": ["corpus", "drops"],
     "classify-topics": ["corpus", "drops"],
     "tokenize": ["corpus", "drops"],
     "score-ppl": ["tokens", "index"],
     "count-funnel": ["corpus", "drops", "index"],
 }
+# and further ones, where a request has them
+OPTIONAL = {"tokenize": ["personalData"]}
 
 
 class Workbench:
@@ -99,7 +102,7 @@ class Workbench:
         elif stage in MANIFESTS:
             store = self.job(stage, request).store
             columns: dict[str, Any] = {}
-            for key in MANIFESTS[stage]:
+            for key in [*MANIFESTS[stage], *(k for k in OPTIONAL.get(stage, []) if k in request)]:
                 value = request[key]
                 many = isinstance(value, list)
                 shards = [store.manifest(ref)["shards"] for ref in (value if many else [value])]
@@ -116,7 +119,7 @@ class Workbench:
     def merge(self, job: Job, results: list[Json]) -> Json:
         """One manifest a kind of output, and counts added up by key."""
         attempt = job.attempt()
-        result: Json = {"counts": add_up([r["counts"] for r in results])}
+        result: Json = {**results[0].get("alike", {}), "counts": add_up([r["counts"] for r in results])}
         for kind in results[0]["outputs"]:
             shards = [s for r in results for s in r["outputs"][kind]]
             manifest = {"format": "cpt-manifest/1", "kind": kind, "shards": shards}
@@ -138,7 +141,7 @@ def fingerprint(stage: str, request: Any) -> str:
 
 
 def add_up(counts: list[Json]) -> Json:
-    """Sums counts by key, nested records too."""
+    """Sums counts by key, nested records too, as the activity does."""
     total: Json = {}
     for key in dict.fromkeys(key for c in counts for key in c):
         values = [c[key] for c in counts if key in c]

@@ -9,7 +9,7 @@ import pytest
 from conftest import Workbench
 from documents import PROSE, bytes_of, corpus_of, doc, json_lines, request, rows
 
-from cpt_ml.benchmark_grams import BenchmarkGrams, read_parts
+from cpt_ml.benchmark_grams import BenchmarkGrams, read_benchmark
 from cpt_ml.errors import BadData
 from cpt_ml.store import Json
 
@@ -46,15 +46,37 @@ def test_a_whole_question_is_found_however_long_the_document(workbench: Workbenc
         doc("long", f"{FILLER} {QUESTION.upper().replace('.', ';')} {FILLER}"),
         doc("half", f"{FILLER} {' '.join(QUESTION.split()[:22])} {FILLER}"),
         doc("short item", f"{FILLER} {SHORT_ZH}：{' '.join(OPTIONS)} {FILLER}"),
-        doc("too short an item", f"{FILLER} What is seven times eight?"),
+        doc("few words", f"{FILLER} What is seven times eight? {FILLER}"),
+        doc("other words", f"{FILLER} What is seven times nine? {FILLER}"),
     ]
     result = run(workbench, docs)
     verdicts = rows(workbench, result["verdicts"])
-    assert [v["keep"] for v in verdicts] == [True, False, False, True, False, True]
+    assert [v["keep"] for v in verdicts] == [True, False, False, True, False, False, True]
     assert verdicts[2]["reason"] == "contaminated:candles"
     assert verdicts[2]["evidence"].startswith("c-1: 0.0")
     assert verdicts[4]["evidence"].startswith("c-2: ")
-    assert result["counts"]["byBenchmark"] == {"candles": 3}
+    assert verdicts[5]["evidence"].startswith("c-3: ")
+    assert result["counts"]["byBenchmark"] == {"candles": 4}
+
+
+def test_what_is_not_looked_for_is_counted_and_a_benchmark_without_hits_too(workbench: Workbench) -> None:
+    sums = [{"id": f"s-{i}", "question": q, "options": None, "answer": "4", "kind": "generate"} for i, q in
+            enumerate(["2+2?", "二加二等于几？", "What is two plus two, in words?"])]  # fmt: skip
+    same = [{**sums[2], "id": f"t-{i}", "question": "Which of these is certainly true?"} for i in range(5)]
+    candles, more = workbench.put("bench/c.jsonl", json_lines(BENCHMARK)), workbench.put("b.jsonl", json_lines(sums))
+    idioms = workbench.put("bench/i.jsonl", json_lines(same))
+    names = [{"name": n, "items": i} for n, i in (("candles", candles), ("sums", more), ("idioms", idioms))]
+    docs = [doc("a", f"2+2? 二加二等于几 {FILLER}"), doc("b", f"Which of these is certainly true? {FILLER}"),
+            doc("c", f"{FILLER} what is TWO plus two in words {FILLER}")]  # fmt: skip
+    asked = request("decontaminate", corpus=corpus_of(workbench, docs), drops=[], benchmarks=names)
+    result = workbench.run("decontaminate", asked)
+    assert [v["keep"] for v in rows(workbench, result["verdicts"])] == [True, True, False]
+    assert result["counts"]["byBenchmark"] == {"candles": 0, "sums": 1, "idioms": 0}
+    assert result["benchmarks"] == {
+        "candles": {"items": 3, "tooShort": 0, "idioms": 0},
+        "sums": {"items": 3, "tooShort": 2, "idioms": 0},
+        "idioms": {"items": 5, "tooShort": 0, "idioms": 5},
+    }
 
 
 def test_the_papers_rule_drops_a_document_made_of_pieces_of_questions(workbench: Workbench) -> None:
@@ -73,7 +95,7 @@ def test_grams_of_more_than_four_items_are_idioms(workbench: Workbench) -> None:
 
 def test_a_text_overlaps_the_same_alone_and_among_others(tmp_path: Path) -> None:
     (tmp_path / "candles.jsonl").write_bytes(json_lines(BENCHMARK))
-    grams = BenchmarkGrams(read_parts("candles", tmp_path / "candles.jsonl", 20), 20, 4)
+    grams = BenchmarkGrams(read_benchmark("candles", tmp_path / "candles.jsonl", 20).parts, 20, 4)
     texts = [FILLER, QUESTION, "", f"{SHORT_ZH}{OPTIONS[0]}{OPTIONS[1]}", "What is", f"{QUESTION} {QUESTION}", PROSE]
     together = grams.overlaps(texts)
     assert together == [grams.overlaps([text])[0] for text in texts]

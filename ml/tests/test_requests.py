@@ -21,6 +21,7 @@ from cpt_ml.evaluate_benchmark import EvaluateBenchmarkRequest
 from cpt_ml.evaluate_perplexity import EvaluatePerplexityRequest
 from cpt_ml.export_model import ExportModelRequest
 from cpt_ml.filter import FilterRequest
+from cpt_ml.find_personal_data import FindPersonalDataRequest
 from cpt_ml.hold_out import HoldOutRequest
 from cpt_ml.ingest import IngestRequest
 from cpt_ml.sample_mixture import SampleMixtureRequest
@@ -36,6 +37,7 @@ REQUESTS: dict[str, type[Any]] = {
     "dedup-signatures": DedupSignaturesRequest,
     "dedup": DedupRequest,
     "decontaminate": DecontaminateRequest,
+    "find-personal-data": FindPersonalDataRequest,
     "train-topic-classifier": TrainTopicClassifierRequest,
     "classify-topics": ClassifyTopicsRequest,
     "hold-out": HoldOutRequest,

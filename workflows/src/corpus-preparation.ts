@@ -4,8 +4,10 @@ import type { ArtifactRef } from '@cpt/contracts/artifact'
 import type { CorpusPreparationResult, PreparedCorpus } from '@cpt/contracts/committed-corpus'
 import type { StratumCount } from '@cpt/contracts/count-strata'
 import { CorpusPreparationInput, type CptRunInput } from '@cpt/contracts/cpt-run'
+import { Placeholders, type FindPersonalDataResult } from '@cpt/contracts/find-personal-data'
 import { FieldMapping } from '@cpt/contracts/ingest'
 import { taxonomies } from '@cpt/contracts/topics'
+import type { z } from 'zod'
 import { light } from './activity-options.ts'
 import { commitNamed } from './commit-named.ts'
 import { parseInput } from './parse.ts'
@@ -62,6 +64,12 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
   }, { placement: data, note: kept })
   const drops = [filtered.verdicts, deduplicated.verdicts, clean.verdicts]
 
+  const { placeholders, ...searched } = spec.corpus.personalData ?? {}
+  const redaction = spec.corpus.personalData === undefined ? {} : {
+    personalData: (await run.stage('find-personal-data', 'findPersonalData', { corpus, drops, ...searched }, { placement: data, note: foundPersonalData })).personalData,
+    placeholders: Placeholders.parse(placeholders ?? {}),
+  }
+
   const trained = await Promise.all(Object.entries(spec.corpus.topics.taxonomies).map(async ([language, taxonomy]) => [
     language,
     await run.stage(`train-topic-classifier/${language}`, 'trainTopicClassifier', {
@@ -72,10 +80,10 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
     corpus, drops, classifiers: Object.fromEntries(trained.map(([language, t]) => [language, t.classifier])), kinds: spec.corpus.topics.kinds, minProbability: spec.corpus.topics.minProbability,
   }, { placement: data, note: (r) => `${r.counts.classified} documents, ${r.counts.lowConfidence} of low confidence to Others` })
 
-  const heldOut = await run.stage('hold-out', 'holdOut', { corpus, drops, topics, duplicates: deduplicated.verdicts, ...spec.corpus.holdOut, seed: spec.seed }, {
+  const heldOut = await run.stage('hold-out', 'holdOut', { corpus, drops, topics, duplicates: deduplicated.verdicts, ...redaction, ...spec.corpus.holdOut, seed: spec.seed }, {
     placement: data, note: (r) => `${r.strata.reduce((sum, s) => sum + s.docs, 0)} documents in ${r.strata.length} sets`,
   })
-  const { tokens, index } = await run.stage('tokenize', 'tokenize', { corpus, drops: [...drops, heldOut.verdicts], tokenizer }, { placement: data, note: (r) => `${r.counts.tokens} tokens in ${r.counts.docs} documents` })
+  const { tokens, index } = await run.stage('tokenize', 'tokenize', { corpus, drops: [...drops, heldOut.verdicts], tokenizer, ...redaction }, { placement: data, note: (r) => `${r.counts.tokens} tokens in ${r.counts.docs} documents` })
   const { scores } = await run.stage('score-ppl', 'scorePpl', {
     tokens, index, scorer, windowTokens: spec.corpus.scoring.windowTokens, strideTokens: spec.corpus.scoring.windowTokens, maxTokensPerDoc: spec.corpus.scoring.maxTokensPerDoc, minTokens: spec.corpus.scoring.minTokens, dtype: spec.training.dtype,
   }, { placement: scoring, note: (r) => `${r.counts.scored} documents, mean ${(r.counts.sumNllNats / Math.max(1, r.counts.scoredTokens)).toFixed(2)} nats/token` })
@@ -104,3 +112,6 @@ const filesOf = (sources: ResolvedRun['sources'], name: string): { part?: string
 }
 
 const kept = (r: { counts: { docs: number; kept: number } }): string => `${r.counts.kept} of ${r.counts.docs} documents kept`
+
+const foundPersonalData = ({ counts: { docs, withAny, found } }: z.output<typeof FindPersonalDataResult>): string =>
+  `in ${withAny} of ${docs} documents: ${Object.entries(found).map(([kind, n]) => `${kind} ${n}`).join(', ') || 'nothing'}`

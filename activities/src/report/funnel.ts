@@ -1,6 +1,7 @@
 import { decontaminate } from '@cpt/contracts/decontaminate'
 import { dedup } from '@cpt/contracts/dedup'
 import { filter } from '@cpt/contracts/filter'
+import { findPersonalData } from '@cpt/contracts/find-personal-data'
 import { holdOut } from '@cpt/contracts/hold-out'
 import { ingest } from '@cpt/contracts/ingest'
 import { tokenize } from '@cpt/contracts/tokenize'
@@ -51,6 +52,7 @@ const steps = (view: View, raw: Raw): Html => {
   return h`
 ${figure('Documents left after each stage', h`${legend([{ name: 'left', colour: ink.accent }, { name: 'taken out by the stage', colour: 'var(--c2)' }])}${funnelChart(made)}`)}
 ${left === undefined ? absent(view, 'tokenize', 'count of tokens') : h`<p>Left to train on: ${plural(left.docs, 'document')}, ${plural(left.tokens, 'token')}, ${bytes(left.bytes)} of text (${Object.entries(left.byLanguage).map(([l, n]) => `${groupTitle(l)} ${count(n)}`).join(', ')}).</p>`}
+${personalData(view)}
 ${figure('What was dropped, and why', reasonChart(made), 'documents (ingest: lines); the validation sets are not drops')}
 ${details('Every reason in numbers', reasonTable(made.slice(1), raw.lines))}
 <h3>By language</h3>
@@ -58,6 +60,18 @@ ${languageTable(made.slice(1))}
 <h3>By source</h3>
 ${funnelBySource(view)}
 ${note('Held-out documents are not lost: they are the frozen validation sets, with their near-duplicates and all sources that serve validation only, and are never trained on.')}`
+}
+
+/** Nothing where the run takes none out. */
+const personalData = (view: View): Html => {
+  const found = resultOf(view, 'find-personal-data', findPersonalData)?.counts
+  if (found === undefined) return h``
+  const kinds = Object.keys(found.found)
+  return h`<p>Personal data in ${count(found.withAny)} of ${plural(found.docs, 'document')} looked at; models read placeholders in its place.</p>
+${kinds.length === 0 ? h`` : table(
+    [{ head: 'Personal data', cell: ([language]) => groupTitle(language) }, ...kinds.map((kind) => ({ head: kind, numeric: true, cell: ([, n]: [string, Record<string, number>]) => count(n[kind] ?? 0) }))],
+    Object.entries(found.byLanguage),
+  )}`
 }
 
 const funnelChart = (made: readonly Step[]): Html =>

@@ -129,6 +129,7 @@ export const sampleRun = (): SampleRun => {
   add('dedup', stages.dedup, { verdicts: ref('store:v2'), counts: { ...unique, clusters: 71 } }, 0.9)
   const decontaminated = verdicts(unique.kept, { 'contaminated:gsm8k': 6, 'contaminated:humaneval': 2 })
   add('decontaminate', stages.decontaminate, { verdicts: ref('store:v3'), counts: { ...decontaminated, byBenchmark: { gsm8k: 6, humaneval: 2 } } }, 3.9)
+  add('find-personal-data', stages.findPersonalData, { personalData: ref('store:personal-data'), counts: { docs: 2100, withAny: 57, found: { 'email': 48, 'phone': 31, 'id-number': 2 }, byLanguage: { en: { email: 40, phone: 9 }, zh: { 'email': 8, 'phone': 22, 'id-number': 2 } } } }, 0.3)
   for (const [language, taxonomy, topics] of [['en', 'syne-en/1', enTopics], ['zh', 'syne-zh/1', zhTopics]] as const)
     add(`train-topic-classifier/${language}`, stages.trainTopicClassifier, { classifier: ref(`store:classifier-${language}`), taxonomy, numTrain: 1200, numTest: 212, accuracy: language === 'en' ? 0.783 : 0.741, perClass: topics.map((topic, i) => ({ topic, precision: 0.75 + 0.15 * wave(i), recall: 0.72 + 0.15 * wave(i + 5), support: 19 + (i % 4) })) }, 2.4)
   add('classify-topics', stages.classifyTopics, { topics: ref('store:topics'), counts: { docs: decontaminated.kept, classified: 3100, lowConfidence: 84, byTopic: Object.fromEntries([...zhTopics.map((t, i) => [`zh/${t}`, 130 + 3 * i] as const), ...enTopics.map((t, i) => [`en/${t}`, 170 + 3 * i] as const)]) } }, 2.1)
