@@ -38,6 +38,7 @@ from cpt_ml.verdict_counts import verdict_counts
 VALIDATION = pa.schema([(name, pa.string()) for name in ("id", "text", "set", "language", "kind", "topic")])
 REASON = "held-out"
 ALONE = -1
+BYTES_PER_DOC = 80
 CANDIDATES = 1 << 16  # of which Python looks at one at a time
 
 Ints = npt.NDArray[np.int64]
@@ -115,7 +116,8 @@ def run(job: Job) -> None:
     them; at most `maxShare` of the stratum but at least `minDocs`, and none of a stratum under 2·minDocs. Set
     `retention`: all `use: validate` documents, topic null. Of a cluster one document is measured. Texts have their
     placeholders for personal data, and are then cut to `maxDocChars`. Counts: filter's; strata with docs and
-    expectedSeNats = sd/√docs. Works shard after shard; some 25 bytes of each document stay, and 40 while it chooses.
+    expectedSeNats = sd/√docs. Works shard after shard; 25 bytes of each document stay, at its peak it
+    holds BYTES_PER_DOC of each.
     """
     request = parse(HoldOutRequest, job.request)
     check_placeholders("hold-out", request.personal_data, request.placeholders)

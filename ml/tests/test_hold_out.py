@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
+import tracemalloc
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import Workbench
 from documents import PROSE, bytes_of, doc, ingest, json_lines, request, rows, source
 
 from cpt_ml.classify_topics import TOPICS
-from cpt_ml.corpus import write_manifest, write_rows
+from cpt_ml.corpus import CORPUS, VERDICTS, write_manifest, write_rows
 from cpt_ml.errors import BadRequest
+from cpt_ml.hold_out import BYTES_PER_DOC
 from cpt_ml.store import Json
 
 
@@ -108,3 +111,49 @@ def test_manifests_of_another_corpus_are_refused(workbench: Workbench) -> None:
     asked = request("hold-out", corpus=one, drops=[], duplicates=duplicates, topics=no_topics(workbench, two))
     with pytest.raises(BadRequest, match="shard 0 has 1 rows, 2 topics, 1 clusters"):
         workbench.run("hold-out", asked)
+
+
+SHARD = 5_000
+
+
+def test_memory_grows_by_the_stated_bytes_a_document(workbench: Workbench) -> None:
+    peaks: dict[int, int] = {}
+    for shards in (2, 10):
+        asked = many(workbench, shards)
+        tracemalloc.start()
+        result = workbench.run("hold-out", asked)
+        peaks[shards] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert result["counts"]["docs"] == shards * SHARD
+    assert (peaks[10] - peaks[2]) / (8 * SHARD) <= BYTES_PER_DOC
+
+
+def many(workbench: Workbench, shards: int) -> Json:
+    """A request over many short documents, a fifth of them in pairs of near duplicates."""
+    common = {
+        "language": "en",
+        "kind": "web",
+        "label": None,
+        "source": "web",
+        "origin": "",
+        "license": "",
+        "use": "train",
+    }
+    clusters = pa.schema([*VERDICTS, ("cluster", pa.int64())])
+    refs: Json = {}
+    for kind, schema in (("corpus", CORPUS), ("topics", TOPICS), ("duplicates", clusters)):
+        job = workbench.job(kind, {"shards": shards})
+        attempt = job.attempt()
+        entries: list[Json] = []
+        for shard in range(shards):
+            row_of = {
+                "corpus": lambda i, s=shard: {**common, "id": f"web:{s}-{i}", "text": "x", "line": i},
+                "topics": lambda i: {"topic": "Law" if i % 3 else None, "probability": 0.5},
+                "duplicates": lambda i, s=shard: {"keep": True, "reason": None, "evidence": None,
+                                                  "cluster": (s * SHARD + i) // 2 if i % 10 < 2 else -1},
+            }[kind]  # fmt: skip
+            path = attempt.path(f"{shard}.parquet")
+            entries.append(attempt.shard(path.name, write_rows(path, schema, map(row_of, range(SHARD)))))
+        refs[kind] = write_manifest(attempt, kind, entries)
+        job.commit(attempt, {})
+    return request("hold-out", drops=[], **refs)

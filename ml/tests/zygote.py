@@ -12,12 +12,12 @@ import os
 import sys
 from pathlib import Path
 
-IMPORTS = ("pyarrow.parquet", "safetensors.torch", "tokenizers", "cpt_ml.train")
+IMPORTS = "pyarrow.parquet,safetensors.torch,tokenizers,cpt_ml.train"
 
 
 def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    for name in IMPORTS:
+    for name in os.environ.get("CPT_ZYGOTE_IMPORTS", IMPORTS).split(","):
         importlib.import_module(name)
     job = importlib.import_module("cpt_ml.job")
     for line in sys.stdin:
