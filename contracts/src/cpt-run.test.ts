@@ -49,6 +49,17 @@ test('a placement patch changes what it names and nothing else', () => {
   expect(ResolveFailure.parse(decision).patch).toEqual({ placement: { batchTokens: 4096 } })
 })
 
+test('taxonomies are ours or the input’s own, null takes one away, and an unknown one is found at the door', () => {
+  const corpus = preset['corpus'] as { topics: Record<string, unknown> }
+  const problems = (topics: Record<string, unknown>) => pathsOf(checkInput(CptRunSpec, { ...preset, corpus: { ...corpus, topics: { ...corpus.topics, ...topics } } }).problems)
+  expect(problems({ taxonomies: { en: 'syne-en/1', zh: null } })).toEqual([])
+  expect(problems({ taxonomies: { en: 'news/1' } })).toEqual(['corpus.topics.taxonomies.en'])
+  expect(problems({ taxonomies: { en: 'news/1' }, custom: { 'news/1': ['Sport', 'Politics', 'Others'] } })).toEqual([])
+  expect(problems({ custom: { 'news/1': ['Sport', 'Politics'] } })).toEqual(['corpus.topics.custom.news/1'])
+  expect(problems({ custom: { 'news/1': ['Sport', 'a_b', 'source:x', 'Others'] } })).toEqual(['corpus.topics.custom.news/1.1', 'corpus.topics.custom.news/1.2'])
+  expect(problems({ fallback: 'kind' })).toEqual(['corpus.topics.fallback'])
+})
+
 test('an alias of a corpus stands by itself, in an input and in no complete run', () => {
   const alias = { corpus: { newest: 'web' } }
   expect(checkInput(CptRunInput, alias)).toEqual({ data: alias, problems: null })

@@ -6,7 +6,7 @@ import { Placement } from './job.ts'
 import { Mixture, ReweightSettings } from './mixture.ts'
 import { partOf } from './part-of.ts'
 import { OptimizerSettings, Schedule } from './train.ts'
-import { TaxonomyName } from './topics.ts'
+import { CustomTaxonomies, TaxonomyName, topicsOf } from './topics.ts'
 import { Count, Kind, Language, LearningRate, Name, Ratio, Seed, Tokens } from './units.ts'
 
 /** A file or folder under a root of the worker's configuration, e.g. samples:corpus/en.jsonl.zst. */
@@ -50,7 +50,12 @@ export const CorpusSpec = z.strictObject({
   dedup: z.strictObject({ ngram: z.int().min(1).max(50), numPermutations: z.int().min(16).max(1024), jaccard: Ratio }).partial(),
   decontaminate: z.strictObject({ ngram: z.int().min(2).max(100), ignoreGramsOver: Count, maxHitRatio: Ratio }).partial(),
   personalData: PersonalDataSpec.optional(),
-  topics: z.strictObject({ kinds: z.array(Kind), minProbability: Ratio, taxonomies: z.record(Language, TaxonomyName) }),
+  /** `taxonomies`: null takes a language's away; `fallback: source`: a language without one has its sources for topics. */
+  topics: z.strictObject({
+    kinds: z.array(Kind), minProbability: Ratio, taxonomies: z.record(Language, TaxonomyName.nullable()),
+    custom: CustomTaxonomies.optional(),
+    fallback: z.enum(['source']).optional(),
+  }),
   holdOut: z.strictObject({ targetSeNats: z.number().positive(), pairedSdNats: z.number().positive(), maxShare: Ratio, minDocs: z.int().min(1), maxDocChars: z.int().min(100) }).partial(),
   scoring: z.strictObject({
     windowTokens: z.int().min(8), maxTokensPerDoc: z.int().min(8), minTokens: z.int().min(2),
@@ -162,6 +167,9 @@ export const CptRunSpec = z
     // a plan without a whole batch is told by its own line below
     if (schedule !== 'constant' && planned > 0 && warmupTokens + decay > planned)
       bad(['training', decay > 0 ? 'decayTokens' : 'warmupTokens'], `expected a warm-up and decay that fit into the plan's ${planned} tokens, got ${warmupTokens} + ${decay}`)
+    for (const [language, taxonomy] of Object.entries(spec.corpus.topics.taxonomies)) {
+      if (taxonomy !== null && topicsOf(taxonomy, spec.corpus.topics.custom) === undefined) bad(['corpus', 'topics', 'taxonomies', language], `expected syne-en/1, syne-zh/1 or one of corpus.topics.custom (${Object.keys(spec.corpus.topics.custom ?? {}).join(', ') || 'none is given'})`)
+    }
     if (!spec.plan.some((s) => (s.mixture.languages[spec.targetLanguage] ?? 0) > 0)) bad(['targetLanguage'], 'expected a language that the plan gives a share')
     spec.plan.forEach((s, i) => {
       if (s.tokens < s.rounds * spec.training.globalBatchTokens) bad(['plan', i, 'tokens'], `expected at least one global batch (${spec.training.globalBatchTokens} tokens) a round`)

@@ -9,15 +9,18 @@ export const LanguageRatios = z
   .refine(sumsToOne, { error: 'expected ratios that sum to 1' })
 /** Shares by kind of source within one language. */
 export const KindRatios = z.partialRecord(Kind, Ratio).refine(sumsToOne, { error: 'expected ratios that sum to 1' })
+/** Shares by topic within one language. */
+export const TopicRatios = z.record(z.string().min(1).max(200), Ratio).refine(sumsToOne, { error: 'expected ratios that sum to 1' })
 
 /**
  * Language ratio × kind ratio × topic ratio (web only). Kinds left out of `kinds` follow what there is; a kind with a
  * ratio but no data is an error, never silently redistributed. `topics` is where topic ratios start; reweighting moves them.
+ * It may name ratios by language, of topics or of what stands for them (`source:<name>`); other languages are natural.
  */
 export const Mixture = z.strictObject({
   languages: LanguageRatios,
   kinds: z.record(Language, KindRatios).default({}),
-  topics: z.enum(['natural', 'uniform']).default('natural'),
+  topics: z.union([z.enum(['natural', 'uniform']), z.record(Language, TopicRatios)]).default('natural'),
 }).superRefine((mixture, ctx) => {
   for (const language of Object.keys(mixture.kinds)) {
     if (!Object.hasOwn(mixture.languages, language)) ctx.addIssue({ code: 'custom', path: ['kinds', language], message: `expected one of the languages that have a share (${Object.keys(mixture.languages).join(', ')})` })

@@ -28,11 +28,11 @@ from cpt_ml.corpus import (
 from cpt_ml.corpus_shards import string_array
 from cpt_ml.count_strata import StratumKey, stratum_order
 from cpt_ml.errors import BadRequest
+from cpt_ml.hash_share import share_of
 from cpt_ml.job import Job
 from cpt_ml.personal_spans import Redaction, check_placeholders
 from cpt_ml.store import ArtifactRef, Attempt, Json
 from cpt_ml.text_batches import text_batches
-from cpt_ml.train_topic_classifier import share_of
 from cpt_ml.verdict_counts import verdict_counts
 
 VALIDATION = pa.schema([(name, pa.string()) for name in ("id", "text", "set", "language", "kind", "topic")])

@@ -1,34 +1,37 @@
-"""train-topic-classifier: a fastText classifier of one language (arXiv:2407.18743, topic-based mixture)."""
+"""train-topic-classifier: a classifier of one language (arXiv:2407.18743, topic-based mixture)."""
 
 from __future__ import annotations
 
 import ctypes
-import hashlib
-from collections import Counter
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from cpt_ml.contract import parse
-from cpt_ml.corpus import keep_mask, read_rows
-from cpt_ml.errors import BadData
+from cpt_ml.corpus import keep_mask, read_column, read_rows
+from cpt_ml.errors import BadData, BadRequest
+from cpt_ml.hash_share import share_of
 from cpt_ml.job import Job
-from cpt_ml.store import ArtifactRef, Json
+from cpt_ml.store import ArtifactRef
+from cpt_ml.topic_metrics import Judged
 from cpt_ml.topic_text import topic_text
 
 LABEL = "__label__"
+LINES_PER_BATCH = 512
 
 
 @dataclass(frozen=True)
 class TrainTopicClassifierRequest:
-    """The stage's request; `topics` are the taxonomy's."""
+    """The stage's request; `topics` are the taxonomy's, `labels` a sidecar of label-topics."""
 
     corpus: ArtifactRef
     drops: list[ArtifactRef]
+    labels: ArtifactRef | None
     language: str
-    taxonomy: Literal["syne-en/1", "syne-zh/1"]
+    taxonomy: str
     topics: list[str]
     kinds: list[str]
     test_share: float
@@ -41,67 +44,114 @@ class TrainTopicClassifierRequest:
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """A document with its topic, as the classifier sees it."""
+class Parts:
+    """The labelled documents as lines of fastText, those to judge by apart from those to train on."""
 
-    topic: str
-    text: str
-    test: bool
+    train: Path
+    test: Path
+    num_train: int
+    num_test: int
 
 
 def run(job: Job) -> None:
     """Writes `classifier.bin`, trained on the training part alone: the stored model is the one that was judged.
 
     A document is for testing by a hash of seed and id, so it stays so when others come. One thread and one seed: the
-    same request gives the same bytes. Result: numTrain, numTest, accuracy, and precision, recall and support a topic.
-    Raises BadData if either part has no document.
+    same request gives the same bytes. Texts pass through files in the job's folder, a row group in memory at a time;
+    the model itself has 4·dimension bytes for each different word and each bucket. Result: numTrain, numTest and
+    topic_metrics. Raises BadData if either part has no document.
     """
     request = parse(TrainTopicClassifierRequest, job.request)
-    docs = labelled(job, request)
-    train, test = [d for d in docs if not d.test], [d for d in docs if d.test]
-    if not train or not test:
-        what = f"{len(train)} labelled documents to train on and {len(test)} to judge by"
+    parts = write_parts(job, request)
+    if not parts.num_train or not parts.num_test:
+        what = f"{parts.num_train} labelled documents to train on and {parts.num_test} to judge by"
         raise BadData(f"train-topic-classifier: {request.language} has {what}, expected at least one of each")
-    job.beat("train-topic-classifier: fitting", 0, len(train), "documents")
-    model = fit(request, train, job.folder / "train.txt")
+    job.beat("train-topic-classifier: fitting", 0, parts.num_train, "documents")
+    model = fit(request, parts.train)
     attempt = job.attempt()
     model.save_model(str(attempt.path("classifier.bin")))
-    predicted = [topic for topic, _ in predict(model, [d.text for d in test])]
-    accuracy = sum(p == d.topic for p, d in zip(predicted, test, strict=True)) / len(test)
+    judged = Judged(request.topics)
+    for batch in batches(parts.test):
+        predicted = predict(model, [text for _, text in batch])
+        for (topic, _), (found, probability) in zip(batch, predicted, strict=True):
+            judged.add(topic, found, probability)
+        job.beat("train-topic-classifier: judging", judged.docs, parts.num_test, "documents")
+    parts.train.unlink()
+    parts.test.unlink()
     job.commit(
         attempt,
         {
             "classifier": attempt.ref("classifier.bin"),
             "taxonomy": request.taxonomy,
-            "numTrain": len(train),
-            "numTest": len(test),
-            "accuracy": accuracy,
-            "perClass": per_class(request.topics, [d.topic for d in test], predicted),
+            "numTrain": parts.num_train,
+            "numTest": parts.num_test,
+            **judged.metrics(),
         },
     )
 
 
-def labelled(job: Job, request: TrainTopicClassifierRequest) -> list[Labelled]:
-    """Documents of the language and kinds whose source gave a topic of the taxonomy, in corpus order."""
-    docs: list[Labelled] = []
+def write_parts(job: Job, request: TrainTopicClassifierRequest) -> Parts:
+    """Lines of the documents whose topic is one of the taxonomy, in corpus order, in two files of the job's folder."""
+    train, test = job.folder / "train.txt", job.folder / "test.txt"
+    counts = [0, 0]
+    with train.open("w", encoding="utf-8") as to_train, test.open("w", encoding="utf-8") as to_test:
+        for id, topic, text in labelled(job, request):
+            is_test = share_of(request.seed, id) < request.test_share
+            counts[is_test] += 1
+            (to_test if is_test else to_train).write(f"{fasttext_label(topic)} {topic_text(text)}\n")
+    return Parts(train, test, *counts)
+
+
+def labelled(job: Job, request: TrainTopicClassifierRequest) -> Iterator[tuple[str, str, str]]:
+    """Id, topic and text of each labelled document of the language and kinds, in corpus order.
+
+    The topic is the one that label-topics found, else the one that the source gave.
+    """
+    corpus = list(job.store.shards(request.corpus))
     drops = [list(job.store.shards(d)) for d in request.drops]
-    for i, path in enumerate(job.store.shards(request.corpus)):
+    labels = list(job.store.shards(request.labels)) if request.labels else None
+    if labels and len(labels) != len(corpus):
+        raise BadRequest(f"train-topic-classifier: {len(corpus)} corpus and {len(labels)} label shards")
+    topics = {spelling(topic): topic for topic in request.topics}
+    for i, path in enumerate(corpus):
+        job.beat("train-topic-classifier: reading", i, len(corpus), "shards")
         mask = keep_mask(path, [d[i] for d in drops])
-        for keep, row in zip(mask, read_rows(path, ["id", "text", "language", "kind", "label"]), strict=True):
-            wanted = row["language"] == request.language and row["kind"] in request.kinds
-            if keep and wanted and row["label"] in request.topics:
-                text = topic_text(row["text"])
-                docs.append(Labelled(row["label"], text, share_of(request.seed, row["id"]) < request.test_share))
-        job.beat("train-topic-classifier: reading", i, 0, "shards")
-    return docs
+        found = read_column(labels[i], "label") if labels else [None] * len(mask)
+        if len(found) != len(mask):
+            raise BadRequest(f"train-topic-classifier: shard {i} has {len(mask)} rows and {len(found)} labels")
+        rows = read_rows(path, ["id", "text", "language", "kind", "label"])
+        for keep, given, row in zip(mask, found, rows, strict=True):
+            topic = topics.get(spelling(given or row["label"] or ""))
+            if keep and row["language"] == request.language and row["kind"] in request.kinds and topic:
+                yield row["id"], topic, row["text"]
 
 
-def fit(request: TrainTopicClassifierRequest, docs: Sequence[Labelled], path: Path) -> Any:
-    """A trained fastText model; `path` is where its training text may lie."""
+def spelling(topic: str) -> str:
+    """A topic's letters and digits: sources leave out its commas, or write it in capitals."""
+    return "".join(c for c in topic.casefold() if c.isalnum())
+
+
+def fasttext_label(topic: str) -> str:
+    """A topic as fastText has it; no topic has an underscore of its own."""
+    return LABEL + topic.replace(" ", "_")
+
+
+def topic_of(label: str) -> str:
+    """The topic of a label of fastText."""
+    return label.removeprefix(LABEL).replace("_", " ")
+
+
+def batches(path: Path) -> Iterator[list[tuple[str, str]]]:
+    """Topic and text of the lines of a file, some at a time."""
+    with path.open(encoding="utf-8") as lines:
+        while batch := [line.rstrip("\n").split(" ", 1) for line in islice(lines, LINES_PER_BATCH)]:
+            yield [(topic_of(label), text) for label, text in batch]
+
+
+def fit(request: TrainTopicClassifierRequest, path: Path) -> Any:
+    """A fastText model trained on the lines of a file."""
     import fasttext  # noqa: PLC0415
 
-    lines = "".join(f"{LABEL}{d.topic.replace(' ', '_')} {d.text}\n" for d in docs)
-    path.write_text(lines, encoding="utf-8")
     with zeroed_memory():
         return fasttext.train_supervised(
             input=str(path),
@@ -140,26 +190,6 @@ def predict(model: Any, texts: Sequence[str]) -> list[tuple[str, float]]:
     """The likeliest topic of each prepared text, and its probability; ("", 0.0) where the model knows no word of it."""
     labels, probabilities = model.predict(list(texts))
     return [
-        (of[0].removeprefix(LABEL).replace("_", " "), min(1.0, float(p[0]))) if len(of) else ("", 0.0)
+        (topic_of(of[0]), min(1.0, float(p[0]))) if len(of) else ("", 0.0)
         for of, p in zip(labels, probabilities, strict=True)
     ]
-
-
-def per_class(topics: Sequence[str], truth: Sequence[str], predicted: Sequence[str]) -> list[Json]:
-    """Precision, recall and support of each topic; 0 where there is nothing to divide by."""
-    right = Counter(t for t, p in zip(truth, predicted, strict=True) if t == p)
-    said, there = Counter(predicted), Counter(truth)
-    return [
-        {
-            "topic": topic,
-            "precision": right[topic] / max(1, said[topic]),
-            "recall": right[topic] / max(1, there[topic]),
-            "support": there[topic],
-        }
-        for topic in topics
-    ]
-
-
-def share_of(seed: int, id: str) -> float:
-    """A number in [0, 1) by hash of seed and id, whatever the order of documents."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{id}".encode()).digest()[:6], "big") / (1 << 48)

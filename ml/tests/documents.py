@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 from conftest import Workbench, fixture_request
 
+from cpt_ml.corpus import write_manifest
 from cpt_ml.store import Json
 
 FIELDS = fixture_request("ingest")["sources"][0]["fields"]
@@ -47,6 +49,15 @@ def ingest(workbench: Workbench, *sources: Json) -> Json:
 def corpus_of(workbench: Workbench, docs: Iterable[Json], name: str = "web") -> Json:
     """Reference to the corpus manifest of one source."""
     return ingest(workbench, source(workbench, name, json_lines(docs)))["corpus"]
+
+
+def sidecar(workbench: Workbench, kind: str, columns: Json) -> Json:
+    """A committed manifest of one row-aligned shard with these columns."""
+    attempt = workbench.job(kind, {"columns": columns}).attempt()
+    table = pa.table(columns)
+    pq.write_table(table, attempt.path(f"{kind}.parquet"))
+    manifest = write_manifest(attempt, kind, [attempt.shard(f"{kind}.parquet", table.num_rows)])
+    return workbench.job(kind, {"columns": columns}).commit(attempt, {kind: manifest})["result"][kind]
 
 
 def rows(workbench: Workbench, manifest: Json) -> list[Json]:

@@ -47,7 +47,7 @@ def no_topics(workbench: Workbench, corpus: Json) -> Json:
     shards: list[Json] = []
     for i, path in enumerate(workbench.shards(corpus)):
         found = ["Law" if t.startswith("law") else None for t in pq.read_table(path).column("text").to_pylist()]
-        topics = [{"topic": t, "probability": 0.5} for t in found]
+        topics = [{"topic": t, "probability": 0.5, "classifier": None} for t in found]
         shards.append(attempt.shard(f"{i}.parquet", write_rows(attempt.path(f"{i}.parquet"), TOPICS, topics)))
     ref = write_manifest(attempt, "topics", shards)
     job.commit(attempt, {})

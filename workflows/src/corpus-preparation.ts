@@ -6,7 +6,7 @@ import type { StratumCount } from '@cpt/contracts/count-strata'
 import { CorpusPreparationInput, type CptRunInput } from '@cpt/contracts/cpt-run'
 import { Placeholders, type FindPersonalDataResult } from '@cpt/contracts/find-personal-data'
 import { FieldMapping } from '@cpt/contracts/ingest'
-import { taxonomies } from '@cpt/contracts/topics'
+import { topicsOf } from '@cpt/contracts/topics'
 import type { z } from 'zod'
 import { light } from './activity-options.ts'
 import { commitNamed } from './commit-named.ts'
@@ -70,14 +70,15 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
     placeholders: Placeholders.parse(placeholders ?? {}),
   }
 
-  const trained = await Promise.all(Object.entries(spec.corpus.topics.taxonomies).map(async ([language, taxonomy]) => [
+  const trained = await Promise.all(classified(spec.corpus.topics).map(async ({ language, taxonomy, topics }) => [
     language,
     await run.stage(`train-topic-classifier/${language}`, 'trainTopicClassifier', {
-      corpus, drops, language, taxonomy, topics: [...taxonomies[taxonomy]], kinds: spec.corpus.topics.kinds, seed: spec.seed,
+      corpus, drops, language, taxonomy, topics: [...topics], kinds: spec.corpus.topics.kinds, seed: spec.seed,
     }, { placement: data, note: (r) => `accuracy ${r.accuracy.toFixed(2)} on ${r.numTest} held-out documents` }),
   ] as const))
   const { topics } = await run.stage('classify-topics', 'classifyTopics', {
     corpus, drops, classifiers: Object.fromEntries(trained.map(([language, t]) => [language, t.classifier])), kinds: spec.corpus.topics.kinds, minProbability: spec.corpus.topics.minProbability,
+    ...(spec.corpus.topics.fallback === undefined ? {} : { fallback: spec.corpus.topics.fallback }),
   }, { placement: data, note: (r) => `${r.counts.classified} documents, ${r.counts.lowConfidence} of low confidence to Others` })
 
   const heldOut = await run.stage('hold-out', 'holdOut', { corpus, drops, topics, duplicates: deduplicated.verdicts, ...redaction, ...spec.corpus.holdOut, seed: spec.seed }, {
@@ -104,6 +105,13 @@ export const prepareSynthetic = async (run: Run, { spec, tokenizer }: ResolvedRu
   const { strata } = await run.stage('count-strata/synthetic', 'countStrata', { corpus, topics: null, index }, { placement: data })
   return { pool: { corpus, tokens, index, topics: null, scores: null }, counts: strata }
 }
+
+/** The languages that have a taxonomy, with its topics. */
+const classified = ({ taxonomies, custom }: ResolvedRun['spec']['corpus']['topics']): { language: string; taxonomy: string; topics: readonly string[] }[] =>
+  Object.entries(taxonomies).flatMap(([language, taxonomy]) => {
+    const topics = taxonomy === null ? undefined : topicsOf(taxonomy, custom)
+    return taxonomy === null || topics === undefined ? [] : [{ language, taxonomy, topics }]
+  })
 
 const filesOf = (sources: ResolvedRun['sources'], name: string): { part?: string | undefined; file: ArtifactRef }[] => {
   const files = sources.filter((s) => s.name === name)

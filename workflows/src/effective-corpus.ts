@@ -13,7 +13,7 @@ const settingsIn: Record<string, (request: Fields) => Fields> = {
   'dedup': ({ ngram, numPermutations, jaccard }) => ({ dedup: { ngram, numPermutations, jaccard } }),
   'decontaminate': ({ ngram, ignoreGramsOver, maxHitRatio }) => ({ decontaminate: { ngram, ignoreGramsOver, maxHitRatio } }),
   'find-personal-data': ({ kinds, find }) => ({ personalData: { kinds, find } }),
-  'classify-topics': ({ kinds, minProbability }) => ({ topics: { kinds, minProbability } }),
+  'classify-topics': ({ kinds, minProbability, fallback }) => ({ topics: { kinds, minProbability, fallback } }),
   'hold-out': ({ targetSeNats, pairedSdNats, maxShare, minDocs, maxDocChars }) => ({ holdOut: { targetSeNats, pairedSdNats, maxShare, minDocs, maxDocChars } }),
   'score-ppl': ({ windowTokens, maxTokensPerDoc, minTokens }) => ({ scoring: { windowTokens, maxTokensPerDoc, minTokens } }),
 }

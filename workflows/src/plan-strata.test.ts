@@ -62,6 +62,21 @@ test('topics begin natural or uniform, as the mixture says', () => {
   expect(planStrata(Mixture.parse({ languages: { en: 1 }, topics: 'uniform' }), counts).topics).toEqual({ en: { Law: 0.5, Others: 0.5 } })
 })
 
+test('a mixture may name ratios of topics, and of sources where a language has no taxonomy', () => {
+  const counts = [count('fr', 'web', 'source:gazette', 900), count('fr', 'web', 'source:crawl', 100), count('fr', 'web', 'source:spam', 500), count('fr', 'book', null, 300), count('en', 'web', 'Law', 900), count('en', 'web', 'Others', 100)]
+  const mixture = Mixture.parse({ languages: { fr: 0.5, en: 0.5 }, kinds: { fr: { web: 0.8, book: 0.2 } }, topics: { fr: { 'source:gazette': 0.25, 'source:crawl': 0.75 } } })
+  const { strata, topics, notes } = planStrata(mixture, counts)
+  const ratios = Object.fromEntries(strata.map((s) => [`${s.kind} ${s.topic ?? ''}`, s.ratio]))
+  expect(Object.keys(ratios)).toEqual(['web source:gazette', 'web source:crawl', 'book ', 'web Law', 'web Others'])
+  expect(ratios['web source:gazette']).toBeCloseTo(0.1, 12)
+  expect(ratios['web source:crawl']).toBeCloseTo(0.3, 12)
+  expect(ratios['book ']).toBeCloseTo(0.1, 12)
+  expect(topics['en']).toEqual({ Law: 0.9, Others: 0.1 })
+  expect(notes).toEqual(['fr: source:spam not asked for, left out'])
+  // a reweighting goes on from there
+  expect(planStrata(mixture, counts, { fr: { 'source:gazette': 0.5, 'source:crawl': 0.5 } }).topics['fr']).toEqual({ 'source:gazette': 0.5, 'source:crawl': 0.5, 'source:spam': 0 })
+})
+
 test('known topic ratios hold, and a topic without documents gives its share to the others in proportion', () => {
   const counts = [count('en', 'web', 'Law'), count('en', 'web', 'Others'), count('en', 'web', 'Medicine', 0)]
   const { topics } = planStrata(Mixture.parse({ languages: { en: 1 } }), counts, { en: { Law: 0.3, Others: 0.1, Medicine: 0.6 } })
@@ -76,6 +91,7 @@ describe('a share with nothing behind it is refused by name', () => {
     ['a language whose documents were all dropped', Mixture.parse({ languages: { de: 0.2, en: 0.8 } }), {}, 'de a share of 0.2'],
     ['synthetic documents', Mixture.parse({ languages: { en: 0.8, synthetic: 0.2 } }), {}, 'synthetic a share of 0.2'],
     ['a kind', Mixture.parse({ languages: { en: 1 }, kinds: { en: { web: 0.9, math: 0.1 } } }), {}, 'en/math a share of 0.1'],
+    ['a topic', Mixture.parse({ languages: { en: 1 }, topics: { en: { Law: 0.5, 'source:gone': 0.5 } } }), {}, 'en/source:gone a share of 0.5'],
     ['all topics that have a share', Mixture.parse({ languages: { en: 1 } }), { en: { Law: 0, Medicine: 1 } }, 'en topics that have a share'],
   ] as const)('%s', (_, mixture, topics, said) => {
     expect(() => planStrata(mixture, [web, count('de', 'web', 'Law', 0)], topics)).toThrow(MixtureImpossible)

@@ -27,10 +27,11 @@ export const planStrata = (mixture: Mixture, counts: readonly StratumCount[], to
     if (share === 0) continue
     const mine = counts.filter((c) => c.tokens > 0 && (language === 'synthetic' ? c.kind === 'synthetic' : c.language === language && c.kind !== 'synthetic'))
     if (mine.length === 0) throw new MixtureImpossible(`the mixture gives ${language} a share of ${share}, but no document of it is left`)
+    checkTopics(mixture, language, mine, notes)
     const kinds = kindRatios(mixture, language, mine, notes)
     for (const [kind, kindShare] of Object.entries(kinds)) {
       const ofKind = mine.filter((c) => c.kind === kind)
-      const ratios = language === 'synthetic' ? natural(ofKind, (c) => c.language) : topicRatios(mixture, ofKind, topics[language])
+      const ratios = language === 'synthetic' ? natural(ofKind, (c) => c.language) : topicRatios(mixture, ofKind, topics[language] ?? startingRatios(mixture, language, ofKind))
       if (kind === 'web' && language !== 'synthetic') used[language] = ratios
       for (const c of ofKind) {
         const ratio = share * kindShare * (ratios[language === 'synthetic' ? c.language : topicKey(c)] ?? 0)
@@ -54,6 +55,26 @@ const kindRatios = (mixture: Mixture, language: string, counts: readonly Stratum
   const left = [...there].filter((kind) => !(kind in wanted))
   if (left.length > 0) notes.push(`${language}: ${left.join(', ')} not asked for, left out`)
   return Object.fromEntries(Object.entries(wanted).filter(([, ratio]) => ratio > 0))
+}
+
+const namedTopics = (mixture: Mixture, language: string): Record<string, number> | undefined => (typeof mixture.topics === 'string' ? undefined : mixture.topics[language])
+
+/** A topic with a ratio but no documents is an error; topics left out are left out, and that is said. */
+const checkTopics = (mixture: Mixture, language: string, counts: readonly StratumCount[], notes: string[]): void => {
+  const named = namedTopics(mixture, language)
+  if (named === undefined) return
+  const there = new Set(counts.flatMap((c) => c.topic ?? []))
+  for (const [topic, ratio] of Object.entries(named)) {
+    if (ratio > 0 && !there.has(topic)) throw new MixtureImpossible(`the mixture gives ${language}/${topic} a share of ${ratio}, but no document of it is left`)
+  }
+  const left = [...there].filter((topic) => !(topic in named))
+  if (left.length > 0) notes.push(`${language}: ${left.join(', ')} not asked for, left out`)
+}
+
+/** What the mixture names, for a kind that has one of the topics. */
+const startingRatios = (mixture: Mixture, language: string, ofKind: readonly StratumCount[]): Record<string, number> | undefined => {
+  const named = namedTopics(mixture, language)
+  return named !== undefined && ofKind.some((c) => c.topic !== null && (named[c.topic] ?? 0) > 0) ? named : undefined
 }
 
 const topicRatios = (mixture: Mixture, counts: readonly StratumCount[], known: Record<string, number> | undefined): Record<string, number> => {

@@ -19,7 +19,7 @@ ${table<PlanStage>(
     { head: 'Tokens', numeric: true, cell: (s) => count(s.tokens) },
     { head: 'Mixture', cell: (s) => ratios(s.mixture.languages, groupTitle) },
     { head: 'Kinds of source', cell: kinds },
-    { head: 'Web topics start', cell: (s) => s.mixture.topics },
+    { head: 'Web topics start', cell: (s) => (typeof s.mixture.topics === 'string' ? s.mixture.topics : 'as named') },
     { head: 'Order', cell: (s) => (s.order === 'perplexity' ? `perplexity, low → high${s.curriculumLanguages === null ? '' : ` (${s.curriculumLanguages.join(', ')})`}` : 'random') },
     { head: 'Reweighted', cell: (s) => (s.reweight ? 'yes' : 'no') },
   ],

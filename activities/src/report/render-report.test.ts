@@ -109,6 +109,13 @@ test('the summary says in words what changed, by how much and how sure', () => {
   expect(text).toContain('retained English, rose by 0.02 ± 0.01, within the tolerance of 0.05')
 })
 
+test('a classifier is shown with what it takes for what, and with its share of Others', () => {
+  const text = textOf(render(sampleRun()))
+  expect(text).toContain('mean F1 of its topics 0.76, trained on 1,200. Of them 11.0 % are taken for “Others”; 23.6 % are below the least probability')
+  expect(text).toMatch(/What is taken for what.*1 Mathematics and Physics\s*13\s*6\s*·/s)
+  expect(text).toContain('no word known')
+})
+
 test('a rise that the interval does not keep within the tolerance is not called within', () => {
   const run = sampleRun()
   const key = run.request.lines.find((l) => l.key === 'final/compare-perplexity')!.fingerprint

@@ -83,6 +83,14 @@ const measured = (progress: number): StratumLoss[] =>
     return { ...s, docs: 9 + (i % 7), tokens: 3000 + i * 40, bytes: s.language === 'zh' ? 8100 + i * 90 : 12_000 + i * 150, nllPerToken, nllPerByte: nllPerToken * (s.language === 'zh' ? 0.37 : 0.25) }
   })
 
+/** A confusion in which every third page of a topic is taken for the next one, and a page for none. */
+const judged = (topics: number) => ({
+  macroF1: 0.76,
+  othersRatio: 0.11,
+  confusion: Array.from({ length: topics }, (_, i) => Array.from({ length: topics + 1 }, (_, j) => (i === j ? 13 : j === (i + 1) % topics ? 6 : j === topics && i === 0 ? 1 : 0))),
+  confidence: Array.from({ length: 20 }, (_, i) => ({ from: i / 20, docs: i < 2 ? 3 : 11, right: i < 2 ? 1 : 9 })),
+})
+
 /** Adds a line and its commit record; returns the record's fingerprint. */
 type Add = <S extends Stage>(key: string, stage: S, result: z.input<S['result']>, jobSeconds: number, more?: { line?: Partial<StageLine>; request?: unknown; beside?: boolean }) => string
 
@@ -131,7 +139,7 @@ export const sampleRun = (): SampleRun => {
   add('decontaminate', stages.decontaminate, { verdicts: ref('store:v3'), counts: { ...decontaminated, byBenchmark: { gsm8k: 6, humaneval: 2 } } }, 3.9)
   add('find-personal-data', stages.findPersonalData, { personalData: ref('store:personal-data'), counts: { docs: 2100, withAny: 57, found: { 'email': 48, 'phone': 31, 'id-number': 2 }, byLanguage: { en: { email: 40, phone: 9 }, zh: { 'email': 8, 'phone': 22, 'id-number': 2 } } } }, 0.3)
   for (const [language, taxonomy, topics] of [['en', 'syne-en/1', enTopics], ['zh', 'syne-zh/1', zhTopics]] as const)
-    add(`train-topic-classifier/${language}`, stages.trainTopicClassifier, { classifier: ref(`store:classifier-${language}`), taxonomy, numTrain: 1200, numTest: 212, accuracy: language === 'en' ? 0.783 : 0.741, perClass: topics.map((topic, i) => ({ topic, precision: 0.75 + 0.15 * wave(i), recall: 0.72 + 0.15 * wave(i + 5), support: 19 + (i % 4) })) }, 2.4)
+    add(`train-topic-classifier/${language}`, stages.trainTopicClassifier, { classifier: ref(`store:classifier-${language}`), taxonomy, numTrain: 1200, numTest: 212, accuracy: language === 'en' ? 0.783 : 0.741, perClass: topics.map((topic, i) => ({ topic, precision: 0.75 + 0.15 * wave(i), recall: 0.72 + 0.15 * wave(i + 5), support: 19 + (i % 4) })), ...judged(topics.length) }, 2.4)
   add('classify-topics', stages.classifyTopics, { topics: ref('store:topics'), counts: { docs: decontaminated.kept, classified: 3100, lowConfidence: 84, byTopic: Object.fromEntries([...zhTopics.map((t, i) => [`zh/${t}`, 130 + 3 * i] as const), ...enTopics.map((t, i) => [`en/${t}`, 170 + 3 * i] as const)]) } }, 2.1)
   const held = verdicts(decontaminated.kept, { 'held-out': 390 })
   add('hold-out', stages.holdOut, { verdicts: ref('store:v4'), validation: ref('store:validation', 820_000), counts: held, strata: strata.map((s) => ({ ...s, set: 'corpus' as const, docs: 9, expectedSeNats: 0.05 })) }, 1.2)

@@ -1,5 +1,6 @@
 import { countStrata } from '@cpt/contracts/count-strata'
-import { classifyTopics, trainTopicClassifier } from '@cpt/contracts/topics'
+import { classifyTopics, trainTopicClassifier, type TopicMetrics } from '@cpt/contracts/topics'
+import type { z } from 'zod'
 import { categoryAxis, chart, ink, legend, valueAxis } from './chart.ts'
 import { clip, h, type Html } from './html.ts'
 import { count, fixed, percent, plural } from './numbers.ts'
@@ -7,6 +8,8 @@ import type { Section } from './page.ts'
 import { groupColour, groupTitle, sum } from './strata.ts'
 import { bar, details, figure, note, table } from './table.ts'
 import { absent, resultOf, type Round, type View } from './view.ts'
+
+type Metrics = z.infer<typeof TopicMetrics>
 
 interface TopicRow {
   topic: string
@@ -86,18 +89,39 @@ const classifiers = (view: View): Html => {
     const r = resultOf(view, key, trainTopicClassifier)
     if (r === null) return absent(view, key, 'classifier')
     const se = Math.sqrt((r.accuracy * (1 - r.accuracy)) / Math.max(1, r.numTest))
-    return h`<p><strong>${groupTitle(key.slice(key.indexOf('/') + 1))}</strong> (${r.taxonomy}): right on ${percent(r.accuracy)} ± ${percent(se)} of ${plural(r.numTest, 'held-out page')}, trained on ${count(r.numTrain)}.</p>
-${details(
-  'Precision and recall by topic',
+    const low = r.confidence === undefined ? null : sum(r.confidence.filter((c) => c.from + 1e-9 < view.request.spec.corpus.topics.minProbability).map((c) => c.docs)) / Math.max(1, r.numTest)
+    return h`<p><strong>${groupTitle(key.slice(key.indexOf('/') + 1))}</strong> (${r.taxonomy}): right on ${percent(r.accuracy)} ± ${percent(se)} of ${plural(r.numTest, 'held-out page')}${r.macroF1 === undefined ? '' : h`, mean F1 of its topics ${fixed(r.macroF1, 2)}`}, trained on ${count(r.numTrain)}.${r.othersRatio === undefined ? '' : h` Of them ${percent(r.othersRatio)} are taken for “Others”${low === null ? '' : h`; ${percent(low)} are below the least probability, which makes them “Others” too`}.`}</p>
+${details('Precision and recall by topic', perTopic(r.perClass))}
+${r.confusion === undefined ? '' : details('What is taken for what', confusion(r.perClass.map((c) => c.topic), r.confusion))}`
+  })}`
+}
+
+const perTopic = (perClass: readonly Metrics['perClass'][number][]): Html =>
   table(
     [
       { head: 'Topic', cell: (c) => c.topic },
       { head: 'Precision', numeric: true, cell: (c) => fixed(c.precision, 2) },
       { head: 'Recall', numeric: true, cell: (c) => fixed(c.recall, 2) },
+      { head: 'F1', numeric: true, cell: (c) => (c.f1 === undefined ? '–' : fixed(c.f1, 2)) },
       { head: 'Pages judged', numeric: true, cell: (c) => count(c.support) },
     ],
-    r.perClass,
-  ),
-)}`
-  })}`
+    perClass,
+  )
+
+/** A row is a topic, a column what its pages were taken for, by number; a cell is darker the larger its share of the row. */
+const confusion = (topics: readonly string[], matrix: readonly (readonly number[])[]): Html => {
+  const unknown = matrix.some((row) => (row[topics.length] ?? 0) > 0)
+  const columns = unknown ? topics.length + 1 : topics.length
+  const rows = topics.map((topic, i) => ({ topic, number: i, docs: matrix[i] ?? [] }))
+  return h`${table<(typeof rows)[number]>(
+    [
+      { head: 'Topic', cell: (r) => `${r.number + 1} ${r.topic}` },
+      ...Array.from({ length: columns }, (_, j) => ({ head: j === topics.length ? 'no word known' : String(j + 1), numeric: true, cell: (r: (typeof rows)[number]) => shaded(r.docs[j] ?? 0, sum(r.docs), j === r.number) })),
+    ],
+    rows,
+  )}
+${note('Held-out pages: a row is the topic that its pages have, a column what they were taken for; shade is the share of the row.')}`
 }
+
+const shaded = (docs: number, ofRow: number, isRight: boolean): Html | string =>
+  docs === 0 ? '·' : h`<span style="display:block;padding:0 .3em;background:color-mix(in srgb, var(${isRight ? '--c2' : '--c4'}) ${Math.round((100 * docs) / Math.max(1, ofRow))}%, transparent)" title="${percent(docs / Math.max(1, ofRow))} of the row">${count(docs)}</span>`
