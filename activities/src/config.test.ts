@@ -36,6 +36,13 @@ test('a job gets no secret of the worker', () => {
   expect(JSON.stringify(jobEnv)).not.toContain('secret')
 })
 
+test('a job gets the endpoint of label-topics where there is one, and an address that is none is refused', () => {
+  const label = { CPT_LABEL_URL: 'https://models.example/v1', CPT_LABEL_KEY: 'secret', CPT_LABEL_CONCURRENCY: '8' }
+  expect(loadConfig({ ...label, CPT_LABEL_MODEL: 'small' })).toMatchObject({ labelModel: 'small', jobEnv: label })
+  expect(Object.keys(loadConfig({ CPT_LABEL_KEY: 'secret' }).jobEnv)).not.toContain('CPT_LABEL_KEY')
+  expect(() => loadConfig({ CPT_LABEL_URL: 'models.example' })).toThrow('CPT_LABEL_URL')
+})
+
 test('a job is started with an allocator that keeps its memory, unless the operator says otherwise', () => {
   expect(loadConfig({}).jobEnv.GLIBC_TUNABLES).toContain('glibc.malloc.mmap_threshold=')
   expect(loadConfig({ GLIBC_TUNABLES: 'glibc.malloc.check=3' }).jobEnv.GLIBC_TUNABLES).toBe('glibc.malloc.check=3')

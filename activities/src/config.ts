@@ -30,6 +30,8 @@ export interface Config {
   jobEnv: Record<string, string>
   temporal: { address: string; namespace: string; uiUrl: string | null; apiKey: string | null; tls: { certFile: string; keyFile: string } | null }
   queues: { control: string; jobs: string }
+  /** The model that label-topics asks where the input names none (CPT_LABEL_MODEL). */
+  labelModel: string | null
   /** How many jobs this worker watches at once. */
   slots: number
   /** How long a job lives without its watcher. */
@@ -73,7 +75,7 @@ export const loadConfig = (env: Record<string, string | undefined> = process.env
     reportsDir: join(stateDir, 'reports'),
     reportsUrl: env['CPT_REPORTS_URL'] ?? null,
     python: env['CPT_PYTHON'] ?? join(home, 'ml', '.venv', 'bin', 'python'),
-    jobEnv: { ...jobEnvironment(env), ...(store.s3 === null ? {} : s3Environment(store.s3, cacheDir)) },
+    jobEnv: { ...jobEnvironment(env), ...labelEnvironment(env), ...(store.s3 === null ? {} : s3Environment(store.s3, cacheDir)) },
     temporal: {
       address: env['TEMPORAL_ADDRESS'] ?? '127.0.0.1:7233',
       namespace: env['TEMPORAL_NAMESPACE'] ?? defaultNamespace,
@@ -82,6 +84,7 @@ export const loadConfig = (env: Record<string, string | undefined> = process.env
       tls: cert !== undefined && key !== undefined ? { certFile: cert, keyFile: key } : null,
     },
     queues: { control: env['CPT_QUEUE'] ?? controlQueue, jobs: env['CPT_JOBS_QUEUE'] ?? jobsQueue },
+    labelModel: env['CPT_LABEL_MODEL'] ?? null,
     slots: positive(env, 'CPT_SLOTS', Math.max(2, availableParallelism())),
     leaseSeconds: positive(env, 'CPT_LEASE_SECONDS', 120),
     slurm: slurmIn(env),
@@ -145,6 +148,15 @@ const slurmIn = (env: Record<string, string | undefined>): Config['slurm'] => {
   // a cluster's maintenance lasts longer than a worker's restart
   const leaseSeconds = settings.leaseSeconds ?? positive(env, 'CPT_LEASE_SECONDS', 6 * 3600)
   return { settings, leaseSeconds, env: { PATH: path, ...(env['HOME'] === undefined ? {} : { HOME: env['HOME'] }), ...(conf === undefined ? {} : { SLURM_CONF: conf }) } }
+}
+
+/** What a job needs to ask the endpoint of label-topics; ml/cpt_ml/chat_endpoint.py reads the same names. */
+const labelEnvironment = (env: Record<string, string | undefined>): Record<string, string> => {
+  const url = env['CPT_LABEL_URL']
+  if (url === undefined) return {}
+  if (!URL.canParse(url) || !['http:', 'https:'].includes(new URL(url).protocol)) throw new Error(`CPT_LABEL_URL: expected an http:// or https:// address that ends in /v1, got ${url.slice(0, 200)}`)
+  const [key, concurrency] = [env['CPT_LABEL_KEY'], env['CPT_LABEL_CONCURRENCY']]
+  return { CPT_LABEL_URL: url, ...(key === undefined ? {} : { CPT_LABEL_KEY: key }), ...(concurrency === undefined ? {} : { CPT_LABEL_CONCURRENCY: concurrency }) }
 }
 
 const jsonIn = (text: string): unknown => {

@@ -63,6 +63,16 @@ describe('the shipped quickstart', () => {
     expect([...new Set((await problemsOf(resolve(input as CptRunInput))).map((p) => p.path))].sort()).toEqual([...paths].sort())
   })
 
+  test('has a seed sample labelled by the model that it names, else by the one of the configuration, and by none at random', async () => {
+    const label = { languages: ['zh'], docsPerLanguage: 50 }
+    const modelOf = async (env: Record<string, string>, more: object = {}) => (await resolving(env)({ corpus: { topics: { label: { ...label, ...more } } } })).spec.corpus.topics.label
+    expect(await modelOf({ CPT_LABEL_MODEL: 'small' })).toEqual({ ...label, model: 'small' })
+    expect(await modelOf({ CPT_LABEL_MODEL: 'small' }, { model: 'large' })).toEqual({ ...label, model: 'large' })
+    expect(await problemsOf(modelOf({}))).toMatchObject([{ path: 'corpus.topics.label.model' }])
+    expect(await problemsOf(modelOf({ CPT_LABEL_MODEL: 'small' }, { languages: ['fr'] }))).toMatchObject([{ path: 'corpus.topics.label.languages.0' }])
+    expect((await resolving({ CPT_LABEL_MODEL: 'small' })({})).spec).toEqual((await resolve({})).spec)
+  })
+
   test('lists all missing files at once', async () => {
     const input: CptRunInput = {
       corpus: { sources: [{ name: 'a', path: 'samples:corpus/a.jsonl' }, { name: 'zh', path: 'samples:corpus/zh.jsonl.zst' }, { name: 'b', path: 'samples:corpus/b.jsonl' }] },

@@ -25,7 +25,15 @@ export const resolveInput =
     await resolveSpec(deps, await overPreset(deps.config, input))
 
 /** What an input gives over its preset, not checked yet. */
-export const overPreset = async ({ roots }: Pick<Config, 'roots'>, { preset = 'quickstart', ...given }: CptRunInput): Promise<unknown> => mergeDeep(await readPreset(roots, preset), given)
+export const overPreset = async ({ roots, labelModel }: Pick<Config, 'roots' | 'labelModel'>, { preset = 'quickstart', ...given }: CptRunInput): Promise<unknown> =>
+  withLabelModel(mergeDeep(await readPreset(roots, preset), given), labelModel)
+
+/** A sample that a model is to label, without the model's name, is labelled by the one of the configuration. */
+const withLabelModel = (merged: unknown, model: string | null): unknown => {
+  const corpus = isObject(merged) ? merged['corpus'] : undefined
+  const topics = isObject(corpus) ? corpus['topics'] : undefined
+  return model === null || !isObject(topics) || !isObject(topics['label']) || topics['label']['model'] !== undefined ? merged : mergeDeep(merged, { corpus: { topics: { label: { model } } } })
+}
 
 /**
  * Checks a complete run and finds its files; an alias of a corpus is replaced by what it stands for now, once and

@@ -3,6 +3,7 @@ import { FilterRules } from './filter.ts'
 import { PersonalDataKind, Placeholders } from './find-personal-data.ts'
 import { FieldMapping, ShardBytes, ShardDocs, SourceFormat } from './ingest.ts'
 import { Placement } from './job.ts'
+import { LabelBudget } from './label-topics.ts'
 import { Mixture, ReweightSettings } from './mixture.ts'
 import { partOf } from './part-of.ts'
 import { OptimizerSettings, Schedule } from './train.ts'
@@ -38,6 +39,14 @@ const SourceSpec = z.strictObject({
  * (absent: web): in the tokens and validation sets a placeholder stands in their place. The corpus stays as it was.
  */
 const PersonalDataSpec = z.strictObject({ kinds: z.array(Kind), find: z.array(PersonalDataKind).min(1), placeholders: partOf(Placeholders) }).partial()
+/** A seed sample of these languages is labelled by a model before their classifiers are trained (contracts/src/label-topics.ts). */
+const LabelSpec = z.strictObject({
+  languages: z.array(Language).min(1).max(100),
+  model: z.string({ error: 'expected the name of a model, here or as CPT_LABEL_MODEL in the worker’s configuration' }).min(1).max(200),
+  docsPerLanguage: LabelBudget.docsPerLanguage.optional(),
+  maxDocChars: LabelBudget.maxDocChars.optional(),
+  maxTokens: LabelBudget.maxTokens.optional(),
+})
 
 /** `name`: a run or preparation commits its corpus under it once all data stages are done (contracts/src/committed-corpus.ts). */
 export const CorpusSpec = z.strictObject({
@@ -55,6 +64,7 @@ export const CorpusSpec = z.strictObject({
     kinds: z.array(Kind), minProbability: Ratio, taxonomies: z.record(Language, TaxonomyName.nullable()),
     custom: CustomTaxonomies.optional(),
     fallback: z.enum(['source']).optional(),
+    label: LabelSpec.optional(),
   }),
   holdOut: z.strictObject({ targetSeNats: z.number().positive(), pairedSdNats: z.number().positive(), maxShare: Ratio, minDocs: z.int().min(1), maxDocChars: z.int().min(100) }).partial(),
   scoring: z.strictObject({
@@ -170,6 +180,9 @@ export const CptRunSpec = z
     for (const [language, taxonomy] of Object.entries(spec.corpus.topics.taxonomies)) {
       if (taxonomy !== null && topicsOf(taxonomy, spec.corpus.topics.custom) === undefined) bad(['corpus', 'topics', 'taxonomies', language], `expected syne-en/1, syne-zh/1 or one of corpus.topics.custom (${Object.keys(spec.corpus.topics.custom ?? {}).join(', ') || 'none is given'})`)
     }
+    spec.corpus.topics.label?.languages.forEach((language, i) => {
+      if ((spec.corpus.topics.taxonomies[language] ?? null) === null) bad(['corpus', 'topics', 'label', 'languages', i], 'expected a language that corpus.topics.taxonomies gives a taxonomy')
+    })
     if (!spec.plan.some((s) => (s.mixture.languages[spec.targetLanguage] ?? 0) > 0)) bad(['targetLanguage'], 'expected a language that the plan gives a share')
     spec.plan.forEach((s, i) => {
       if (s.tokens < s.rounds * spec.training.globalBatchTokens) bad(['plan', i, 'tokens'], `expected at least one global batch (${spec.training.globalBatchTokens} tokens) a round`)

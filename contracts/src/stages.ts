@@ -11,6 +11,7 @@ import { findPersonalData } from './find-personal-data.ts'
 import { filter } from './filter.ts'
 import { holdOut } from './hold-out.ts'
 import { ingest } from './ingest.ts'
+import { labelTopics } from './label-topics.ts'
 import { sampleMixture } from './sample-mixture.ts'
 import { scorePpl } from './score-ppl.ts'
 import { synthesizeQa } from './synthesize-qa.ts'
@@ -25,6 +26,7 @@ export const stages = {
   dedup,
   decontaminate,
   findPersonalData,
+  labelTopics,
   trainTopicClassifier,
   classifyTopics,
   holdOut,

@@ -24,6 +24,7 @@ from cpt_ml.filter import FilterRequest
 from cpt_ml.find_personal_data import FindPersonalDataRequest
 from cpt_ml.hold_out import HoldOutRequest
 from cpt_ml.ingest import IngestRequest
+from cpt_ml.label_topics import LabelTopicsRequest
 from cpt_ml.sample_mixture import SampleMixtureRequest
 from cpt_ml.score_ppl import ScorePplRequest
 from cpt_ml.synthesize_qa import SynthesizeQaRequest
@@ -38,6 +39,7 @@ REQUESTS: dict[str, type[Any]] = {
     "dedup": DedupRequest,
     "decontaminate": DecontaminateRequest,
     "find-personal-data": FindPersonalDataRequest,
+    "label-topics": LabelTopicsRequest,
     "train-topic-classifier": TrainTopicClassifierRequest,
     "classify-topics": ClassifyTopicsRequest,
     "hold-out": HoldOutRequest,

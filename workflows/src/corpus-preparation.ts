@@ -70,10 +70,11 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
     placeholders: Placeholders.parse(placeholders ?? {}),
   }
 
+  const labels = await labelSample(run, spec, corpus, drops)
   const trained = await Promise.all(classified(spec.corpus.topics).map(async ({ language, taxonomy, topics }) => [
     language,
     await run.stage(`train-topic-classifier/${language}`, 'trainTopicClassifier', {
-      corpus, drops, language, taxonomy, topics: [...topics], kinds: spec.corpus.topics.kinds, seed: spec.seed,
+      corpus, drops, ...(spec.corpus.topics.label?.languages.includes(language) === true ? labels : {}), language, taxonomy, topics: [...topics], kinds: spec.corpus.topics.kinds, seed: spec.seed,
     }, { placement: data, note: (r) => `accuracy ${r.accuracy.toFixed(2)} on ${r.numTest} held-out documents` }),
   ] as const))
   const { topics } = await run.stage('classify-topics', 'classifyTopics', {
@@ -105,6 +106,19 @@ export const prepareSynthetic = async (run: Run, { spec, tokenizer }: ResolvedRu
   const { strata } = await run.stage('count-strata/synthetic', 'countStrata', { corpus, topics: null, index }, { placement: data })
   return { pool: { corpus, tokens, index, topics: null, scores: null }, counts: strata }
 }
+
+/** Labels of a seed sample, where the input asks for them. */
+const labelSample = async (run: Run, spec: ResolvedRun['spec'], corpus: ArtifactRef, drops: ArtifactRef[]): Promise<{ labels?: ArtifactRef }> => {
+  const { label, kinds } = spec.corpus.topics
+  if (label === undefined) return {}
+  const { languages, ...sample } = label
+  const { labels } = await run.stage('label-topics', 'labelTopics', {
+    corpus, drops, languages: Object.fromEntries(classified(spec.corpus.topics).filter((c) => languages.includes(c.language)).map(({ language, taxonomy, topics }) => [language, { taxonomy, topics: [...topics] }])), kinds, ...withoutGaps(sample), seed: spec.seed,
+  }, { placement: spec.placement.data, note: (r) => `${r.counts.labelled} of ${r.counts.sampled} documents labelled, ${r.counts.promptTokens + r.counts.completionTokens} tokens` })
+  return { labels }
+}
+
+const withoutGaps = <T extends object>(fields: T): T => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as T
 
 /** The languages that have a taxonomy, with its topics. */
 const classified = ({ taxonomies, custom }: ResolvedRun['spec']['corpus']['topics']): { language: string; taxonomy: string; topics: readonly string[] }[] =>

@@ -24,6 +24,11 @@ test('what was patched in a stage is the corpus from then on, each patch over th
   })
 })
 
+test('what a sample to be labelled may cost is a setting of the corpus', () => {
+  const labelled = CorpusSpec.parse({ ...corpus, topics: { ...corpus.topics, label: { languages: ['zh'], model: 'm' } } })
+  expect(effectiveCorpus(labelled, [retried('label-topics', { maxTokens: 5000, model: 'n' })]).topics.label).toEqual({ languages: ['zh'], model: 'n', maxTokens: 5000 })
+})
+
 test('a seed or a scorer is the run’s own, and no setting of the corpus', () => {
   expect(effectiveCorpus(corpus, [retried('hold-out', { seed: 7 }), retried('score-ppl', { dtype: 'bfloat16' })])).toEqual(corpus)
 })

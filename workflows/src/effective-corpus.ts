@@ -13,6 +13,7 @@ const settingsIn: Record<string, (request: Fields) => Fields> = {
   'dedup': ({ ngram, numPermutations, jaccard }) => ({ dedup: { ngram, numPermutations, jaccard } }),
   'decontaminate': ({ ngram, ignoreGramsOver, maxHitRatio }) => ({ decontaminate: { ngram, ignoreGramsOver, maxHitRatio } }),
   'find-personal-data': ({ kinds, find }) => ({ personalData: { kinds, find } }),
+  'label-topics': ({ docsPerLanguage, maxDocChars, maxTokens, model }) => ({ topics: { label: { docsPerLanguage, maxDocChars, maxTokens, model } } }),
   'classify-topics': ({ kinds, minProbability, fallback }) => ({ topics: { kinds, minProbability, fallback } }),
   'hold-out': ({ targetSeNats, pairedSdNats, maxShare, minDocs, maxDocChars }) => ({ holdOut: { targetSeNats, pairedSdNats, maxShare, minDocs, maxDocChars } }),
   'score-ppl': ({ windowTokens, maxTokensPerDoc, minTokens }) => ({ scoring: { windowTokens, maxTokensPerDoc, minTokens } }),
