@@ -3,6 +3,7 @@ import { SweepSpec, trialPlan, trialSpec, type AlmrLrSweepInput } from '@cpt/con
 import type { ResolvedSweep } from '@cpt/contracts/activities'
 import { CptRunInput, CptRunSpec } from '@cpt/contracts/cpt-run'
 import { checkInput, type Problem } from '@cpt/contracts/parse-input'
+import { needsOf } from '@cpt/contracts/stages-off'
 import { z } from 'zod'
 import type { Deps } from './deps.ts'
 import { invalidInput, mergeDeep, overPreset, readPreset, resolveSpec } from './resolve-input.ts'
@@ -24,6 +25,8 @@ export const resolveSweep =
       const resolved = await resolveSpec({ store }, { ...merged, plan: trialPlan(merged.targetLanguage, sweep, least) })
       const misfits = sweep.grid.peakLrs.flatMap((peakLr, i) => (checkInput(CptRunSpec, trialSpec(resolved.spec, sweep, { almr: least, peakLr, seed: 0 })).problems ?? []).map((p): Problem => ({ ...p, path: p.path === 'training.peakLr' ? `grid.peakLrs.${i}` : placeOf(p.path) })))
       if (misfits.length > 0) throw invalidInput(misfits)
+      const needs = needsOf(resolved.spec, resolved.corpus !== undefined)
+      if (needs.length > 0) throw invalidInput(needs)
       return { sweep, run: resolved }
     } catch (e) {
       if (!(e instanceof ApplicationFailure) || e.type !== 'InvalidInput') throw e
@@ -35,4 +38,4 @@ const Preset = z.looseObject({ run: z.record(z.string(), z.unknown()).optional()
 const Merged = z.looseObject({ targetLanguage: z.string() })
 
 /** Where a person finds what is wrong: the plan of a trial comes from the sweep, all else from its run. */
-const placeOf = (path: string): string => (path.startsWith('plan.') ? (path.endsWith('tokens') ? 'tokensPerTrial' : 'retained') : path.startsWith('grid.') ? path : `run.${path}`)
+const placeOf = (path: string): string => (/^plan\.\d+\.order$/.test(path) ? 'order' : path.startsWith('plan.') ? (path.endsWith('tokens') ? 'tokensPerTrial' : 'retained') : path.startsWith('grid.') ? path : `run.${path}`)

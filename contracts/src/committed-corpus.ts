@@ -4,11 +4,11 @@ import { StratumCount } from './count-strata.ts'
 import { CorpusSpec } from './cpt-run.ts'
 import { Name } from './units.ts'
 
-/** What the data stages made: what rounds draw from, what there is of each stratum, and what models are measured on. */
+/** What the data stages made: what rounds draw from, what there is of each stratum, and what models are measured on; null: its stage was off. */
 export const PreparedCorpus = z.object({
-  pool: z.object({ corpus: ArtifactRef, tokens: ArtifactRef, index: ArtifactRef, topics: ArtifactRef, scores: ArtifactRef }),
+  pool: z.object({ corpus: ArtifactRef, tokens: ArtifactRef, index: ArtifactRef, topics: ArtifactRef.nullable(), scores: ArtifactRef.nullable() }),
   counts: z.array(StratumCount),
-  validation: ArtifactRef,
+  validation: ArtifactRef.nullable(),
 })
 export type PreparedCorpus = z.infer<typeof PreparedCorpus>
 

@@ -48,10 +48,18 @@ const LabelSpec = z.strictObject({
   maxTokens: LabelBudget.maxTokens.optional(),
 })
 
-/** `name`: a run or preparation commits its corpus under it once all data stages are done (contracts/src/committed-corpus.ts). */
+/** Data stages that a corpus can do without; dedup goes with its signatures, classify-topics with the training of its classifiers. */
+export const DataStage = z.enum(['filter', 'dedup', 'decontaminate', 'classify-topics', 'hold-out', 'score-ppl'])
+export type DataStage = z.infer<typeof DataStage>
+
+/**
+ * `name`: a run or preparation commits its corpus under it once all data stages are done (contracts/src/committed-corpus.ts).
+ * `off`: stages left out; what a run cannot do without is refused by needsOf (contracts/src/stages-off.ts).
+ */
 export const CorpusSpec = z.strictObject({
   name: Name.optional(),
   sources: named(SourceSpec, 1000).min(1),
+  off: z.array(DataStage).optional(),
   maxQuarantineRatio: Ratio,
   shardDocs: ShardDocs.optional(),
   shardBytes: ShardBytes.optional(),

@@ -11,14 +11,15 @@ export type Stratum = z.infer<typeof Stratum>
 
 /**
  * Freezes validation sets per (language, kind, topic): whole near-duplicate clusters, and as many documents as a paired
- * standard error of `targetSeNats` needs when paired differences have a deviation of `pairedSdNats`: n = (sd/se)².
+ * standard error of `targetSeNats` needs when paired differences have a deviation of `pairedSdNats`: n = (sd/se)². Without
+ * `topics` strata are by language and kind; without `duplicates` (dedup's verdicts) every document is a cluster of its own.
  * `personalData` (find-personal-data's spans) is replaced by `placeholders` in the texts.
  */
 export const HoldOutRequest = z.strictObject({
   corpus: ArtifactRef,
   drops: z.array(ArtifactRef),
-  topics: ArtifactRef,
-  duplicates: ArtifactRef,
+  topics: ArtifactRef.optional(),
+  duplicates: ArtifactRef.optional(),
   personalData: ArtifactRef.optional(),
   placeholders: Placeholders.optional(),
   targetSeNats: z.number().positive().default(0.05),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from cpt_ml.contract import parse
 from cpt_ml.corpus import read_table
@@ -32,8 +34,9 @@ class CountStrataRequest:
 def run(job: Job) -> None:
     """Documents, tokens and UTF-8 bytes of each stratum, sorted; dropped rows (no tokens) do not count.
 
-    Holds the columns of one shard (some 30 bytes a document), and nothing of it once it is counted. Raises BadRequest
-    if the manifests are not row-aligned.
+    Nor do documents that are there to validate: where hold-out is off they have tokens. Holds the columns of one shard
+    (some 30 bytes a document), and nothing of it once it is counted. Raises BadRequest if the manifests are not
+    row-aligned.
     """
     request = parse(CountStrataRequest, job.request)
     corpus = list(job.store.shards(request.corpus))
@@ -54,7 +57,7 @@ def run(job: Job) -> None:
 
 def count_shard(totals: Totals, shard: int, corpus: Path, index: Path, topics: Path | None) -> None:
     """Adds documents, tokens and bytes of a shard's strata to `totals`."""
-    docs, sizes = read_table(corpus, ["language", "kind"]), read_table(index, ["num_tokens", "num_bytes"])
+    docs, sizes = read_table(corpus, ["language", "kind", "use"]), read_table(index, ["num_tokens", "num_bytes"])
     columns = [docs["language"], docs["kind"]]
     columns.append(read_table(topics, ["topic"])["topic"] if topics else pa.chunked_array([pa.nulls(len(docs))]))
     if not len(docs) == len(sizes) == len(columns[2]):
@@ -65,7 +68,8 @@ def count_shard(totals: Totals, shard: int, corpus: Path, index: Path, topics: P
     for number, size in zip(numbers, shape, strict=True):
         stratum = stratum * size + number
     tokens, num_bytes = sizes["num_tokens"].to_numpy(), sizes["num_bytes"].to_numpy()
-    there = tokens > 0
+    train: Any = pc.call_function("equal", [docs["use"], pa.scalar("train")])
+    there = (tokens > 0) & train.to_numpy()
     for number in np.unique(stratum[there]).tolist():
         of = there & (stratum == number)
         rest, topic = divmod(number, shape[2])

@@ -46,12 +46,12 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class HoldOutRequest:
-    """The stage's request; of `duplicates`, dedup's verdicts, `cluster` is read."""
+    """The stage's request; of `duplicates`, dedup's verdicts, `cluster` is read (absent: all are alone)."""
 
     corpus: ArtifactRef
     drops: list[ArtifactRef]
-    topics: ArtifactRef
-    duplicates: ArtifactRef
+    topics: ArtifactRef | None
+    duplicates: ArtifactRef | None
     personal_data: ArtifactRef | None
     placeholders: dict[str, str] | None
     target_se_nats: float
@@ -89,8 +89,8 @@ class Inputs:
         self.corpus = list(job.store.shards(request.corpus))
         self._drops = [list(job.store.shards(d)) for d in request.drops]
         self.topics, self.duplicates = (
-            list(job.store.shards(request.topics)),
-            list(job.store.shards(request.duplicates)),
+            list(job.store.shards(ref)) if ref else [None] * len(self.corpus)
+            for ref in (request.topics, request.duplicates)
         )
         if not len(self.corpus) == len(self.topics) == len(self.duplicates):
             counts = f"{len(self.corpus)} corpus, {len(self.topics)} topic and {len(self.duplicates)} dedup shards"
@@ -103,6 +103,14 @@ class Inputs:
     def left(self, shard: int) -> Mask:
         """Which rows of a shard no earlier stage has dropped."""
         return keep_mask(self.corpus[shard], [d[shard] for d in self._drops])
+
+    def judged(self, shard: int, rows: int) -> tuple[list[str | None], Ints]:
+        """Topic and cluster of each row of a shard: null and ALONE, where nobody judged that."""
+        topics, duplicates = self.topics[shard], self.duplicates[shard]
+        topic = [None] * rows if topics is None else read_column(topics, "topic")
+        if duplicates is None:
+            return topic, np.full(rows, ALONE, dtype=np.int64)
+        return topic, read_table(duplicates, ["cluster"])["cluster"].to_numpy()
 
     def redaction(self, shard: int) -> Redaction:
         """The texts of a shard as models read them."""
@@ -156,8 +164,7 @@ def read_docs(job: Job, request: HoldOutRequest, inputs: Inputs) -> Docs:
     for shard, path in enumerate(inputs.corpus):
         job.beat("hold-out", shard, len(inputs.corpus), "shards")
         mask = inputs.left(shard)
-        topic = read_column(inputs.topics[shard], "topic")
-        cluster = read_table(inputs.duplicates[shard], ["cluster"])["cluster"].to_numpy()
+        topic, cluster = inputs.judged(shard, len(mask))
         if not len(mask) == len(topic) == len(cluster):
             counts = f"{len(mask)} rows, {len(topic)} topics, {len(cluster)} clusters"
             raise BadRequest(f"hold-out: shard {shard} has {counts}")

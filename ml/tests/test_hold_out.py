@@ -128,9 +128,14 @@ def test_memory_grows_by_the_stated_bytes_a_document(workbench: Workbench) -> No
     assert (peaks[10] - peaks[2]) / (8 * SHARD) <= BYTES_PER_DOC
 
 
-def many(workbench: Workbench, shards: int) -> Json:
-    """A request over many short documents, a fifth of them in pairs of near duplicates."""
-    common = {
+def row_of(kind: str, shard: int, i: int) -> Json:
+    """Row i of a shard of the corpus or a sidecar."""
+    if kind == "topics":
+        return {"topic": "Law" if i % 3 else None, "probability": 0.5, "classifier": None}
+    if kind == "duplicates":
+        cluster = (shard * SHARD + i) // 2 if i % 10 < 2 else -1
+        return {"keep": True, "reason": None, "evidence": None, "cluster": cluster}
+    same = {
         "language": "en",
         "kind": "web",
         "label": None,
@@ -139,6 +144,11 @@ def many(workbench: Workbench, shards: int) -> Json:
         "license": "",
         "use": "train",
     }
+    return {**same, "id": f"web:{shard}-{i}", "text": "x", "line": i}
+
+
+def many(workbench: Workbench, shards: int) -> Json:
+    """A request over many short documents, a fifth of them in pairs of near duplicates."""
     clusters = pa.schema([*VERDICTS, ("cluster", pa.int64())])
     refs: Json = {}
     for kind, schema in (("corpus", CORPUS), ("topics", TOPICS), ("duplicates", clusters)):
@@ -146,14 +156,29 @@ def many(workbench: Workbench, shards: int) -> Json:
         attempt = job.attempt()
         entries: list[Json] = []
         for shard in range(shards):
-            row_of = {
-                "corpus": lambda i, s=shard: {**common, "id": f"web:{s}-{i}", "text": "x", "line": i},
-                "topics": lambda i: {"topic": "Law" if i % 3 else None, "probability": 0.5},
-                "duplicates": lambda i, s=shard: {"keep": True, "reason": None, "evidence": None,
-                                                  "cluster": (s * SHARD + i) // 2 if i % 10 < 2 else -1},
-            }[kind]  # fmt: skip
             path = attempt.path(f"{shard}.parquet")
-            entries.append(attempt.shard(path.name, write_rows(path, schema, map(row_of, range(SHARD)))))
+            entries.append(
+                attempt.shard(path.name, write_rows(path, schema, (row_of(kind, shard, i) for i in range(SHARD))))
+            )
         refs[kind] = write_manifest(attempt, kind, entries)
         job.commit(attempt, {})
     return request("hold-out", drops=[], **refs)
+
+
+def test_without_topics_and_duplicates_strata_are_by_kind_and_every_document_stands_alone(workbench: Workbench) -> None:
+    web = [doc(f"w{i}", text(i)) for i in range(30)] + [doc(f"copy{i}", text(i)) for i in range(30)]
+    web += [doc(f"l{i}", f"law {text(1000 + i)}") for i in range(20)]
+    sources = [
+        source(workbench, "web", json_lines(web)),
+        source(workbench, "old", json_lines([doc("a", PROSE), doc("b", PROSE)]), use="validate"),
+    ]
+    corpus = ingest(workbench, *sources)["corpus"]
+    asked = request("hold-out", corpus=corpus, drops=[])
+    for absent in ("topics", "duplicates"):
+        asked.pop(absent, None)
+    result = workbench.run("hold-out", asked)
+    assert [(s["kind"], s["topic"], s["set"], s["docs"]) for s in result["strata"]] == [
+        ("web", None, "corpus", 9),
+        ("web", None, "retention", 2),  # the two are one cluster to dedup
+    ]
+    assert sum(not row["keep"] for row in rows(workbench, result["verdicts"])) == 9 + 2

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from conftest import Workbench
-from documents import PROSE, PROSE_ZH, bytes_of, corpus_of, doc, request, rows
+from documents import PROSE, PROSE_ZH, bytes_of, corpus_of, doc, ingest, json_lines, request, rows, source
 from tiny import make_model, make_tokenizer
 from transformers import LlamaForCausalLM
 
@@ -151,3 +151,13 @@ def test_strata_of_manifests_that_do_not_fit_are_refused(workbench: Workbench) -
     with pytest.raises(BadRequest, match="shard 0 has 3, 5 and 3 rows"):
         workbench.run("count-strata", request("count-strata", corpus=other, index=tokenized["index"], topics=None))
     assert pq.read_metadata(workbench.shards(tokenized["index"])[0]).num_rows == 5
+
+
+def test_documents_that_are_there_to_validate_are_no_part_of_what_is_mixed(workbench: Workbench) -> None:
+    train = source(workbench, "train", json_lines([doc("t", PROSE)]))
+    validate = source(workbench, "old", json_lines([doc("v", PROSE)]), use="validate")
+    corpus = ingest(workbench, train, validate)["corpus"]
+    asked = request("tokenize", corpus=corpus, drops=[], tokenizer=make_tokenizer(workbench))
+    index = workbench.run("tokenize", asked)["index"]
+    strata = workbench.run("count-strata", request("count-strata", corpus=corpus, index=index, topics=None))["strata"]
+    assert [s["docs"] for s in strata] == [1]

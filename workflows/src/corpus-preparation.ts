@@ -1,9 +1,9 @@
-import { CancellationScope, proxyActivities } from '@temporalio/workflow'
+import { ApplicationFailure, CancellationScope, proxyActivities } from '@temporalio/workflow'
 import type { ControlActivities, ResolvedRun } from '@cpt/contracts/activities'
 import type { ArtifactRef } from '@cpt/contracts/artifact'
 import type { CorpusPreparationResult, PreparedCorpus } from '@cpt/contracts/committed-corpus'
 import type { StratumCount } from '@cpt/contracts/count-strata'
-import { CorpusPreparationInput, type CptRunInput } from '@cpt/contracts/cpt-run'
+import { CorpusPreparationInput, type CptRunInput, type DataStage } from '@cpt/contracts/cpt-run'
 import { Placeholders, type FindPersonalDataResult } from '@cpt/contracts/find-personal-data'
 import { FieldMapping } from '@cpt/contracts/ingest'
 import { topicsOf } from '@cpt/contracts/topics'
@@ -55,14 +55,17 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
     maxQuarantineRatio: spec.corpus.maxQuarantineRatio, shardDocs: spec.corpus.shardDocs, shardBytes: spec.corpus.shardBytes,
   }, { placement: data, note: (r) => `${r.counts.lines} lines = ${r.counts.kept} kept + ${r.counts.quarantined} quarantined` })
 
-  const filtered = await run.stage('filter', 'filter', { corpus, rules: spec.corpus.filter }, { placement: data, note: kept })
+  const off = new Set(spec.corpus.off)
+  const filtered = off.has('filter') ? leftOut(run, 'filter') : await run.stage('filter', 'filter', { corpus, rules: spec.corpus.filter }, { placement: data, note: kept })
+  const filteredOut = dropsOf(filtered)
+
   const { jaccard, ...signed } = spec.corpus.dedup
-  const { signatures } = await run.stage('dedup-signatures', 'dedupSignatures', { corpus, drops: [filtered.verdicts], ...signed }, { placement: data, note: (r) => `of ${r.counts.docs} documents` })
-  const deduplicated = await run.stage('dedup', 'dedup', { corpus, drops: [filtered.verdicts], signatures, ...signed, ...(jaccard === undefined ? {} : { jaccard }) }, { placement: data, note: kept })
-  const clean = await run.stage('decontaminate', 'decontaminate', {
-    corpus, drops: [filtered.verdicts, deduplicated.verdicts], benchmarks: benchmarks.map((b) => ({ name: b.name, items: b.items })), ...spec.corpus.decontaminate,
+  const signatures = off.has('dedup') ? null : await run.stage('dedup-signatures', 'dedupSignatures', { corpus, drops: filteredOut, ...signed }, { placement: data, note: (r) => `of ${r.counts.docs} documents` })
+  const deduplicated = signatures === null ? leftOut(run, 'dedup') : await run.stage('dedup', 'dedup', { corpus, drops: filteredOut, signatures: signatures.signatures, ...signed, ...(jaccard === undefined ? {} : { jaccard }) }, { placement: data, note: kept })
+  const clean = off.has('decontaminate') ? leftOut(run, 'decontaminate') : await run.stage('decontaminate', 'decontaminate', {
+    corpus, drops: dropsOf(filtered, deduplicated), benchmarks: benchmarks.map((b) => ({ name: b.name, items: b.items })), ...spec.corpus.decontaminate,
   }, { placement: data, note: kept })
-  const drops = [filtered.verdicts, deduplicated.verdicts, clean.verdicts]
+  const drops = dropsOf(filtered, deduplicated, clean)
 
   const { placeholders, ...searched } = spec.corpus.personalData ?? {}
   const redaction = spec.corpus.personalData === undefined ? {} : {
@@ -70,31 +73,54 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
     placeholders: Placeholders.parse(placeholders ?? {}),
   }
 
-  const labels = await labelSample(run, spec, corpus, drops)
-  const trained = await Promise.all(classified(spec.corpus.topics).map(async ({ language, taxonomy, topics }) => [
+  const labels = off.has('classify-topics') ? {} : await labelSample(run, spec, corpus, drops)
+  const trained = off.has('classify-topics') ? null : await Promise.all(taxonomiesIn(spec.corpus.topics).map(async ({ language, taxonomy, topics }) => [
     language,
     await run.stage(`train-topic-classifier/${language}`, 'trainTopicClassifier', {
       corpus, drops, ...(spec.corpus.topics.label?.languages.includes(language) === true ? labels : {}), language, taxonomy, topics: [...topics], kinds: spec.corpus.topics.kinds, seed: spec.seed,
     }, { placement: data, note: (r) => `accuracy ${r.accuracy.toFixed(2)} on ${r.numTest} held-out documents` }),
   ] as const))
-  const { topics } = await run.stage('classify-topics', 'classifyTopics', {
+  const classified = trained === null ? leftOut(run, 'classify-topics') : await run.stage('classify-topics', 'classifyTopics', {
     corpus, drops, classifiers: Object.fromEntries(trained.map(([language, t]) => [language, t.classifier])), kinds: spec.corpus.topics.kinds, minProbability: spec.corpus.topics.minProbability,
     ...(spec.corpus.topics.fallback === undefined ? {} : { fallback: spec.corpus.topics.fallback }),
   }, { placement: data, note: (r) => `${r.counts.classified} documents, ${r.counts.lowConfidence} of low confidence to Others` })
+  const topics = classified?.topics ?? null
 
-  const heldOut = await run.stage('hold-out', 'holdOut', { corpus, drops, topics, duplicates: deduplicated.verdicts, ...redaction, ...spec.corpus.holdOut, seed: spec.seed }, {
+  const heldOut = off.has('hold-out') ? leftOut(run, 'hold-out') : await run.stage('hold-out', 'holdOut', {
+    corpus, drops, ...(topics === null ? {} : { topics }), ...(deduplicated === null ? {} : { duplicates: deduplicated.verdicts }), ...redaction, ...spec.corpus.holdOut, seed: spec.seed,
+  }, {
     placement: data, note: (r) => `${r.strata.reduce((sum, s) => sum + s.docs, 0)} documents in ${r.strata.length} sets`,
   })
-  const { tokens, index } = await run.stage('tokenize', 'tokenize', { corpus, drops: [...drops, heldOut.verdicts], tokenizer, ...redaction }, { placement: data, note: (r) => `${r.counts.tokens} tokens in ${r.counts.docs} documents` })
-  const { scores } = await run.stage('score-ppl', 'scorePpl', {
+  const { tokens, index } = await run.stage('tokenize', 'tokenize', { corpus, drops: dropsOf(filtered, deduplicated, clean, heldOut), tokenizer, ...redaction }, { placement: data, note: (r) => `${r.counts.tokens} tokens in ${r.counts.docs} documents` })
+  const scored = off.has('score-ppl') ? leftOut(run, 'score-ppl') : await run.stage('score-ppl', 'scorePpl', {
     tokens, index, scorer, windowTokens: spec.corpus.scoring.windowTokens, strideTokens: spec.corpus.scoring.windowTokens, maxTokensPerDoc: spec.corpus.scoring.maxTokensPerDoc, minTokens: spec.corpus.scoring.minTokens, dtype: spec.training.dtype,
   }, { placement: scoring, note: (r) => `${r.counts.scored} documents, mean ${(r.counts.sumNllNats / Math.max(1, r.counts.scoredTokens)).toFixed(2)} nats/token` })
   const { strata } = await run.stage('count-strata', 'countStrata', { corpus, topics, index }, { placement: data, note: (r) => `${r.strata.length} strata` })
   await run.optionalStage('count-funnel', 'countFunnel', {
-    corpus, steps: ['filter', 'dedup', 'decontaminate', 'hold-out'], drops: [...drops, heldOut.verdicts], index,
+    corpus, ...judgedBy({ 'filter': filtered, 'dedup': deduplicated, 'decontaminate': clean, 'hold-out': heldOut }), index,
   }, { placement: data, note: (r) => `${r.counts.docs} documents by source and language` })
 
-  return { pool: { corpus, tokens, index, topics, scores }, counts: strata, validation: heldOut.validation }
+  return { pool: { corpus, tokens, index, topics, scores: scored?.scores ?? null }, counts: strata, validation: heldOut?.validation ?? null }
+}
+
+/** The validation sets, which no run goes without: needsOf has refused one whose input leaves hold-out out. */
+export const validationSetsOf = ({ validation }: PreparedCorpus): ArtifactRef => {
+  if (validation === null) throw ApplicationFailure.nonRetryable('corpus: it has no validation sets, hold-out was off', 'InvalidInput')
+  return validation
+}
+
+/** A stage that the input switches off stands on the page all the same. */
+const leftOut = (run: Run, stage: DataStage): null => {
+  run.show(stage, { stage, state: 'skipped', note: 'off in the input (corpus.off)' })
+  return null
+}
+
+const dropsOf = (...judged: ({ verdicts: ArtifactRef } | null)[]): ArtifactRef[] => judged.flatMap((j) => (j === null ? [] : [j.verdicts]))
+
+/** The stages that judged the corpus, in their order, and their verdicts. */
+const judgedBy = (stages: Record<string, { verdicts: ArtifactRef } | null>): { steps: string[]; drops: ArtifactRef[] } => {
+  const judged = Object.entries(stages).flatMap(([step, result]) => (result === null ? [] : [{ step, verdicts: result.verdicts }]))
+  return { steps: judged.map((j) => j.step), drops: judged.map((j) => j.verdicts) }
 }
 
 /** Synthetic documents are made, not cleaned; they are tokenised like all others. */
@@ -113,7 +139,7 @@ const labelSample = async (run: Run, spec: ResolvedRun['spec'], corpus: Artifact
   if (label === undefined) return {}
   const { languages, ...sample } = label
   const { labels } = await run.stage('label-topics', 'labelTopics', {
-    corpus, drops, languages: Object.fromEntries(classified(spec.corpus.topics).filter((c) => languages.includes(c.language)).map(({ language, taxonomy, topics }) => [language, { taxonomy, topics: [...topics] }])), kinds, ...withoutGaps(sample), seed: spec.seed,
+    corpus, drops, languages: Object.fromEntries(taxonomiesIn(spec.corpus.topics).filter((c) => languages.includes(c.language)).map(({ language, taxonomy, topics }) => [language, { taxonomy, topics: [...topics] }])), kinds, ...withoutGaps(sample), seed: spec.seed,
   }, { placement: spec.placement.data, note: (r) => `${r.counts.labelled} of ${r.counts.sampled} documents labelled, ${r.counts.promptTokens + r.counts.completionTokens} tokens` })
   return { labels }
 }
@@ -121,7 +147,7 @@ const labelSample = async (run: Run, spec: ResolvedRun['spec'], corpus: Artifact
 const withoutGaps = <T extends object>(fields: T): T => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as T
 
 /** The languages that have a taxonomy, with its topics. */
-const classified = ({ taxonomies, custom }: ResolvedRun['spec']['corpus']['topics']): { language: string; taxonomy: string; topics: readonly string[] }[] =>
+const taxonomiesIn = ({ taxonomies, custom }: ResolvedRun['spec']['corpus']['topics']): { language: string; taxonomy: string; topics: readonly string[] }[] =>
   Object.entries(taxonomies).flatMap(([language, taxonomy]) => {
     const topics = taxonomy === null ? undefined : topicsOf(taxonomy, custom)
     return taxonomy === null || topics === undefined ? [] : [{ language, taxonomy, topics }]

@@ -7,7 +7,7 @@ import type { PerplexityChange, PerplexityMeasurement } from '@cpt/contracts/eva
 import type { TrainStart } from '@cpt/contracts/train'
 import { ApplicationFailure } from '@temporalio/workflow'
 import { z } from 'zod'
-import type { SyntheticCorpus } from './corpus-preparation.ts'
+import { validationSetsOf, type SyntheticCorpus } from './corpus-preparation.ts'
 import { MixtureImpossible, planStrata, type PlannedRatios, type TopicRatios } from './plan-strata.ts'
 import { reweight, type TopicChange } from './reweight.ts'
 import type { ResultOf, Run } from './run.ts'
@@ -71,7 +71,7 @@ export const cptRound = async (run: Run, resolved: ResolvedRun, setting: RoundSe
     optimizer: spec.training.optimizer,
     dtype: spec.training.dtype,
     seed: spec.seed,
-    validation: { sets: corpus.validation, windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc },
+    validation: { sets: validationSetsOf(corpus), windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc },
   }, { placement: spec.placement.train, note: trainNote })
 
   const { strata } = setting.compared === false ? { strata: [] } : await run.stage(at('compare-perplexity'), 'comparePerplexity', { before: before.measurement.perDoc, after: trained.measurement.perDoc }, {

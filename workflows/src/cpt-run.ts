@@ -1,14 +1,15 @@
 import { CancellationScope, ContinueAsNew, getExternalWorkflowHandle, proxyActivities, workflowInfo } from '@temporalio/workflow'
 import type { ControlActivities, ResolvedRun } from '@cpt/contracts/activities'
 import { CptRunInput, type CptRunResult } from '@cpt/contracts/cpt-run'
+import { needsOf } from '@cpt/contracts/stages-off'
 import { light } from './activity-options.ts'
 import { goOn, type Chapter, type Prepared } from './chapter.ts'
 import { commitNamed } from './commit-named.ts'
-import { prepareCorpus, prepareSynthetic } from './corpus-preparation.ts'
+import { prepareCorpus, prepareSynthetic, validationSetsOf } from './corpus-preparation.ts'
 import { cptRound, type RoundSetting, type RoundState } from './cpt-round.ts'
 import { compareBenchmarks, evaluateBenchmarks, gate, type BenchmarkResults } from './evaluation.ts'
 import { runParkedSignal } from './messages.ts'
-import { parseInput } from './parse.ts'
+import { parseInput, refuseInput } from './parse.ts'
 import { openRun, type Run } from './run.ts'
 import { tellOfParks, told } from './tell.ts'
 
@@ -22,6 +23,7 @@ export async function cptRun(input?: unknown, chapter?: Chapter, known?: Resolve
   const given = parseInput(CptRunInput, input ?? {}) as CptRunInput
   const run = openRun('cptRun', chapter)
   const resolved = chapter?.resolved ?? known ?? await proxyActivities<ControlActivities>({ ...light, activityId: 'resolve-input', summary: 'presets, defaults, files' }).resolveInput(given)
+  refuseInput(needsOf(resolved.spec, resolved.corpus !== undefined))
   describe(run, resolved)
   const startedAtMs = chapter?.startedAtMs ?? Date.now()
   tellParent(run)
@@ -75,7 +77,7 @@ const begun = async (run: Run, resolved: ResolvedRun, chapter: Chapter | undefin
   const syntheticReady = beside(prepareSynthetic(run, resolved))
   const corpus = await prepareCorpus(run, resolved)
   await commitNamed(run, resolved, corpus)
-  const validation = { sets: corpus.validation, windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc }
+  const validation = { sets: validationSetsOf(corpus), windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc }
   const { measurement: ofBase } = await run.stage('base/perplexity', 'evaluatePerplexity', { model: base, validation, dtype: spec.training.dtype }, { placement: spec.placement.train })
   return { prepared: { corpus, synthetic: await syntheticReady, ofBase }, baseBenchmarks: { result, now: () => known } }
 }
@@ -105,7 +107,7 @@ const conclude = async (run: Run, resolved: ResolvedRun, startedAtMs: number, { 
     model: state.model,
     base,
     card: { title: `${spec.name}: ${spec.base.model} adapted to ${spec.targetLanguage}`, language: [...new Set(corpus.counts.map((c) => c.language))].sort(), license: spec.base.license, summary: spec.description },
-    lineage: [{ what: 'base model', ...placed(base) }, { what: 'corpus', ...placed(corpus.pool.corpus) }, { what: 'validation sets', ...placed(corpus.validation) }, ...(state.drawn === null ? [] : [{ what: 'last token plan', ...placed(state.drawn) }]), { what: 'trained model', ...placed(state.model) }, ...(spec.lineage ?? [])],
+    lineage: [{ what: 'base model', ...placed(base) }, { what: 'corpus', ...placed(corpus.pool.corpus) }, { what: 'validation sets', ...placed(validationSetsOf(corpus)) }, ...(state.drawn === null ? [] : [{ what: 'last token plan', ...placed(state.drawn) }]), { what: 'trained model', ...placed(state.model) }, ...(spec.lineage ?? [])],
   }, { placement: spec.placement.data, note: (r) => `${r.parameters} parameters` })
 
   const report = await writeReport(run, resolved, startedAtMs, verdict, exported?.path ?? null)

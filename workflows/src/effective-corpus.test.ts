@@ -1,4 +1,4 @@
-import { CorpusSpec, type Decision } from '@cpt/contracts/cpt-run'
+import { CorpusSpec, type CptRunSpec, type Decision } from '@cpt/contracts/cpt-run'
 import { expect, test } from 'vitest'
 import { effectiveCorpus } from './effective-corpus.ts'
 
@@ -27,6 +27,11 @@ test('what was patched in a stage is the corpus from then on, each patch over th
 test('what a sample to be labelled may cost is a setting of the corpus', () => {
   const labelled = CorpusSpec.parse({ ...corpus, topics: { ...corpus.topics, label: { languages: ['zh'], model: 'm' } } })
   expect(effectiveCorpus(labelled, [retried('label-topics', { maxTokens: 5000, model: 'n' })]).topics.label).toEqual({ languages: ['zh'], model: 'n', maxTokens: 5000 })
+})
+
+test('stages that are off stay off, whatever was patched in the others', () => {
+  const without = { ...corpus, off: ['filter', 'score-ppl'] as CptRunSpec['corpus']['off'] }
+  expect(effectiveCorpus(without, [retried('dedup', { jaccard: 0.5 })])).toEqual({ ...without, dedup: { jaccard: 0.5 } })
 })
 
 test('a seed or a scorer is the run’s own, and no setting of the corpus', () => {

@@ -1,5 +1,5 @@
 import { ApplicationFailure } from '@temporalio/workflow'
-import { checkInput, inputRefusal } from '@cpt/contracts/parse-input'
+import { checkInput, inputRefusal, type Problem } from '@cpt/contracts/parse-input'
 import type { z } from 'zod'
 
 /**
@@ -9,9 +9,12 @@ import type { z } from 'zod'
 export const parseInput = <S extends z.ZodType>(schema: S, value: unknown): z.output<S> => {
   const { data, problems } = checkInput(schema, value)
   if (problems === null) return data
-  throw ApplicationFailure.nonRetryable(
-    inputRefusal(problems),
-    'InvalidInput',
-    ...problems,
-  )
+  throw invalidInput(problems)
 }
+
+/** Ends the run at once where there is any problem with its input. */
+export const refuseInput = (problems: readonly Problem[]): void => {
+  if (problems.length > 0) throw invalidInput(problems)
+}
+
+const invalidInput = (problems: readonly Problem[]): ApplicationFailure => ApplicationFailure.nonRetryable(inputRefusal(problems), 'InvalidInput', ...problems)

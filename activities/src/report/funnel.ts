@@ -27,7 +27,8 @@ interface Step {
 /** The way of the lines: what came in, what each stage dropped and why, what was left. */
 export const funnel = (view: View): Section => {
   const raw = resultOf(view, 'ingest', ingest)?.counts
-  const body = raw === undefined ? absent(view, 'ingest', 'data funnel') : h`${balance(raw)}${steps(view, raw)}`
+  const { off = [] } = view.request.spec.corpus
+  const body = raw === undefined ? absent(view, 'ingest', 'data funnel') : h`${balance(raw)}${off.length === 0 ? '' : h`<p>Off in the input: ${off.join(', ')}.</p>`}${steps(view, raw)}`
   return { id: 'funnel', title: 'Data funnel', body }
 }
 

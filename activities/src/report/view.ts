@@ -84,7 +84,7 @@ export const absent = (view: View, key: string, what: string): Html => {
     line === undefined
       ? 'this run has no such stage'
       : line.state === 'skipped'
-        ? 'the stage was skipped'
+        ? (view.request.spec.corpus.off ?? []).some((stage) => stage === key) ? 'the input has the stage off' : 'the stage was skipped'
         : recordOf(view, key) !== null
           ? 'its record is not of a form this report can read'
           : line.state === 'done' || line.state === 'reused'

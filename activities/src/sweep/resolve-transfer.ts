@@ -4,6 +4,7 @@ import type { ControlActivities, ResolvedRun, ResolvedTransfer } from '@cpt/cont
 import { CptRunSpec, type CptRunInput } from '@cpt/contracts/cpt-run'
 import { targetLrOf, transferSpec, TransferSpec, type ModelTransferInput } from '@cpt/contracts/model-transfer'
 import { checkInput, type Problem } from '@cpt/contracts/parse-input'
+import { needsOf } from '@cpt/contracts/stages-off'
 import type { VerdictFile } from '@cpt/contracts/sweep-verdict'
 import type { Deps } from '../deps.ts'
 import { resolveSweep } from '../resolve-sweep.ts'
@@ -65,6 +66,8 @@ const resolveTarget = async (deps: Pick<Deps, 'config' | 'store'>, { spec, trial
   const known = ofTarget.corpus === undefined ? proxy.sources : undefined
   try {
     const resolved = await resolveSpec(deps, over, known)
+    const needs = needsOf(resolved.spec, resolved.corpus !== undefined)
+    if (needs.length > 0) throw invalidInput(needs)
     const same = resolved.tokenizer.sha256 === proxy.tokenizer.sha256
     return same && resolved.scorer === undefined ? { ...resolved, scorer: proxy.scorer ?? proxy.base } : resolved
   } catch (e) {
@@ -76,6 +79,6 @@ const resolveTarget = async (deps: Pick<Deps, 'config' | 'store'>, { spec, trial
 /** Where a person finds what is wrong. */
 const placeOf = (path: string): string => {
   if (path.startsWith('base.')) return `target.${path.slice('base.'.length)}`
-  if (path.startsWith('plan.')) return 'phase.tokens'
+  if (path.startsWith('plan.')) return path.endsWith('reweight') ? 'phase.reweight' : 'phase.tokens'
   return /^(?:confirmation|run)\./.test(path) ? path : `run.${path}`
 }
