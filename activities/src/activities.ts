@@ -20,6 +20,7 @@ import { commitVerdict, readVerdict, rememberSweep, sweptBefore } from './sweep/
 /** Every stage's activity, under the stage's name: the same function, told apart by the contract. */
 export const createStageActivities = (deps: Deps): StageActivities => ({
   ingest: runStage(deps, stages.ingest),
+  importTokens: runStage(deps, stages.importTokens),
   filter: runStage(deps, stages.filter),
   dedupSignatures: runStage(deps, stages.dedupSignatures),
   dedup: runStage(deps, stages.dedup),

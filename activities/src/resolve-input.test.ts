@@ -144,6 +144,29 @@ describe('a preset or base model of one’s own', () => {
       { path: 'corpus.sources.4.path', got: expect.stringContaining('an empty folder') },
     ])
   })
+  test('tokens are a pair of files, found beside each other, of the tokenizer that their source states', async () => {
+    await writePreset({})
+    for (const name of ['tokens/a.bin', 'tokens/a.idx', 'tokens/more/b.bin', 'tokens/more/b.idx', 'half/c.bin']) {
+      await mkdir(dirname(join(samples, name)), { recursive: true })
+      await writeFile(join(samples, name), name)
+    }
+    const tokenizer = (await resolve()).tokenizer.sha256
+    const pile = { name: 'pile', path: 'samples:tokens', format: 'megatron' as const, language: 'en', kind: 'web' as const, tokenizer }
+    const one = { ...pile, name: 'one', path: 'samples:tokens/a.bin' }
+    const withTokens = (...sources: NonNullable<NonNullable<CptRunInput['corpus']>['sources']>): CptRunInput => ({ corpus: { sources: [...small.corpus!.sources!, ...sources] }, evaluation: { benchmarks: [] } })
+    const { sources } = await resolve(withTokens(pile, one))
+    expect(sources.slice(1).map((s) => [s.name, s.part, s.file.uri, s.index?.uri])).toEqual([
+      ['pile', 'a.bin', 'samples:tokens/a.bin', 'samples:tokens/a.idx'], ['pile', 'more/b.bin', 'samples:tokens/more/b.bin', 'samples:tokens/more/b.idx'], ['one', undefined, 'samples:tokens/a.bin', 'samples:tokens/a.idx'],
+    ])
+    expect(await problemsOf(resolve(withTokens({ ...pile, tokenizer: '0'.repeat(64) }, { ...one, path: 'samples:tokens/a' }, { ...one, name: 'half', path: 'samples:half' })))).toMatchObject([
+      { path: 'corpus.sources.2.path', expected: expect.stringContaining('.bin file of a pair') as unknown },
+      { path: 'corpus.sources.3.path', got: expect.stringContaining('samples:half/c.idx: no such file') as unknown },
+      { path: 'corpus.sources.1.tokenizer', expected: expect.stringContaining(tokenizer) as unknown, got: '0'.repeat(64) },
+    ])
+    const bare = { name: 'bare', path: 'samples:tokens', format: 'megatron' as const }
+    expect((await problemsOf(resolve(withTokens(bare, { name: 'text', path: 'samples:x.jsonl', tokenizer })))).map((p) => p.path)).toEqual(['corpus.sources.1.tokenizer', 'corpus.sources.1.language', 'corpus.sources.1.kind', 'corpus.sources.2.tokenizer'])
+    expect(await problemsOf(resolve({ ...withTokens(), corpus: { sources: [pile] } }))).toMatchObject([{ path: 'corpus.sources', expected: expect.stringContaining('a source of text beside the tokens') as unknown }])
+  })
   test('an alias stands for the newest committed corpus, as its files were then, in a run and in a sweep', async () => {
     await writePreset({})
     await cp(join(shipped, 'sweep.yaml'), join(samples, 'sweep.yaml'))

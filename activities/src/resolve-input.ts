@@ -4,7 +4,7 @@ import { ApplicationFailure } from '@temporalio/common'
 import type { ArtifactRef } from '@cpt/contracts/artifact'
 import type { ResolvedRun } from '@cpt/contracts/activities'
 import type { CommittedCorpus } from '@cpt/contracts/committed-corpus'
-import { CptRunSpec, type CptRunInput } from '@cpt/contracts/cpt-run'
+import { CptRunSpec, isTokens, type CptRunInput } from '@cpt/contracts/cpt-run'
 import { checkInput, inputRefusal, type Problem } from '@cpt/contracts/parse-input'
 import { Name } from '@cpt/contracts/units'
 import { parse } from 'yaml'
@@ -61,8 +61,13 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
       problems.push({ path, expected: `a ${source.format ?? 'jsonl'} file, or a folder of them`, got: e.message })
       return []
     })
-    if (files === null) return [{ name: source.name, file: await find(path, source.path) }]
-    return await Promise.all(files.map(async (part) => ({ name: source.name, part, file: await find(path, `${folder(source.path)}${part}`) })))
+    const indexOf = async (file: string) => (isTokens(source) ? { index: await find(path, file.replace(/\.bin$/, '.idx')) } : {})
+    if (isTokens(source) && files === null && !source.path.endsWith('.bin')) {
+      problems.push({ path, expected: 'the .bin file of a pair, beside which its .idx lies, or a folder of pairs', got: source.path })
+      return []
+    }
+    if (files === null) return [{ name: source.name, file: await find(path, source.path), ...(await indexOf(source.path)) }]
+    return await Promise.all(files.map(async (part) => ({ name: source.name, part, file: await find(path, `${folder(source.path)}${part}`), ...(await indexOf(`${folder(source.path)}${part}`)) })))
   }
   const sources = known ?? cited?.corpus.sources ?? (await Promise.all(spec.corpus.sources.map(findSource))).flat()
   if (sources.length > mostFiles) problems.push({ path: 'corpus.sources', expected: `at most ${mostFiles} files in all: join small ones`, got: String(sources.length) })
@@ -72,6 +77,9 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
   const tokenizer = await find('base.model', `${model}tokenizer.json`)
   const scorer = spec.corpus.scoring.model === undefined ? null : await find('corpus.scoring.model', folder(spec.corpus.scoring.model))
   const itsTokenizer = spec.corpus.scoring.model === undefined ? null : await find('corpus.scoring.model', `${folder(spec.corpus.scoring.model)}tokenizer.json`)
+  spec.corpus.sources.forEach((source, i) => {
+    if (isTokens(source) && source.tokenizer !== tokenizer.sha256) problems.push({ path: `corpus.sources.${i}.tokenizer`, expected: `tokens of the base's tokenizer, whose tokenizer.json has sha256 ${tokenizer.sha256}`, got: source.tokenizer ?? '' })
+  })
   if (problems.length > 0) throw invalidInput(problems)
   if (itsTokenizer !== null && itsTokenizer.sha256 !== tokenizer.sha256) throw invalidInput([{ path: 'corpus.scoring.model', expected: `a model with the base's tokenizer (sha256 ${tokenizer.sha256})`, got: `one with sha256 ${itsTokenizer.sha256}` }])
   const parameters = await countParameters(store, model)
@@ -81,14 +89,15 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
 }
 
 const mostFiles = 1000
-const namesOf = { jsonl: /\.(?:jsonl|ndjson|json)(?:\.gz|\.zst)?$/, parquet: /\.parquet$/ }
+type SourceSpec = CptRunSpec['corpus']['sources'][number]
+const namesOf = { jsonl: /\.(?:jsonl|ndjson|json)(?:\.gz|\.zst)?$/, parquet: /\.parquet$/, megatron: /\.(?:bin|idx)$/ }
 
 /**
  * The files of a source that is a folder of them, sorted by path; null where one reference names all there is: a single
  * file, or plain text. Hidden files and marks (`_SUCCESS`) are none. Throws UnknownPath for a file of another kind: its
  * documents would be lost in silence.
  */
-const filesOf = async (store: Deps['store'], { path, format = 'jsonl' }: { path: string; format?: 'jsonl' | 'parquet' | 'text' | undefined }): Promise<string[] | null> => {
+const filesOf = async (store: Deps['store'], { path, format = 'jsonl' }: { path: string; format?: SourceSpec['format'] }): Promise<string[] | null> => {
   if (format === 'text') return null
   const root = await store.localPath({ uri: path })
   const found = await orNull(readdir(root, { recursive: true, withFileTypes: true }))
@@ -97,7 +106,7 @@ const filesOf = async (store: Deps['store'], { path, format = 'jsonl' }: { path:
   const other = names.find((f) => !f.isFile || !namesOf[format].test(f.name))
   if (other !== undefined) throw new UnknownPath(`${path}: ${other.name} is ${other.isFile ? `no ${format} file by its name` : 'no regular file'}`)
   if (names.length === 0) throw new UnknownPath(`${path}: an empty folder`)
-  return names.map((f) => f.name).sort()
+  return names.map((f) => f.name).filter((name) => format !== 'megatron' || name.endsWith('.bin')).sort()
 }
 
 const folder = (path: string): string => (path.endsWith('/') ? path : `${path}/`)

@@ -32,8 +32,8 @@ export interface StageAddress {
 /** A run with every default filled in, every file found and its digest taken. */
 export interface ResolvedRun {
   spec: CptRunSpec
-  /** A source that is a folder of files has one entry for each, whose path in the folder is `part`. */
-  sources: { name: string; part?: string | undefined; file: ArtifactRef }[]
+  /** A source that is a folder of files has one entry for each, whose path in the folder is `part`; `index` is of tokens. */
+  sources: { name: string; part?: string | undefined; file: ArtifactRef; index?: ArtifactRef | undefined }[]
   benchmarks: { name: string; items: ArtifactRef }[]
   base: ArtifactRef
   tokenizer: ArtifactRef

@@ -7,6 +7,8 @@ import { Name } from './units.ts'
 /** What the data stages made: what rounds draw from, what there is of each stratum, and what models are measured on; null: its stage was off. */
 export const PreparedCorpus = z.object({
   pool: z.object({ corpus: ArtifactRef, tokens: ArtifactRef, index: ArtifactRef, topics: ArtifactRef.nullable(), scores: ArtifactRef.nullable() }),
+  /** Token files, which rounds draw from beside the pool. */
+  imported: z.object({ corpus: ArtifactRef, tokens: ArtifactRef, index: ArtifactRef, topics: z.null(), scores: ArtifactRef.nullable() }).optional(),
   counts: z.array(StratumCount),
   validation: ArtifactRef.nullable(),
 })
@@ -21,7 +23,7 @@ export const CommittedCorpus = z.strictObject({
   name: Name,
   number: z.int().min(1),
   corpus: CorpusSpec,
-  sources: z.array(z.strictObject({ name: Name, part: z.string().optional(), file: ArtifactRef })),
+  sources: z.array(z.strictObject({ name: Name, part: z.string().optional(), file: ArtifactRef, index: ArtifactRef.optional() })),
   prepared: PreparedCorpus,
   committedBy: z.strictObject({ workflowId: z.string(), firstRunId: z.string() }),
 })

@@ -1,6 +1,7 @@
 import { z } from 'zod'
 import { FilterRules } from './filter.ts'
 import { PersonalDataKind, Placeholders } from './find-personal-data.ts'
+import { EndOfDocument } from './import-tokens.ts'
 import { FieldMapping, ShardBytes, ShardDocs, SourceFormat } from './ingest.ts'
 import { Placement } from './job.ts'
 import { LabelBudget } from './label-topics.ts'
@@ -8,7 +9,7 @@ import { Mixture, ReweightSettings } from './mixture.ts'
 import { partOf } from './part-of.ts'
 import { OptimizerSettings, Schedule } from './train.ts'
 import { CustomTaxonomies, TaxonomyName, topicsOf } from './topics.ts'
-import { Count, Kind, Language, LearningRate, Name, Ratio, Seed, Tokens } from './units.ts'
+import { Count, Kind, Language, LearningRate, Name, Ratio, Seed, Sha256, Tokens } from './units.ts'
 
 /** A file or folder under a root of the worker's configuration, e.g. samples:corpus/en.jsonl.zst. */
 export const InputPath = z.string().max(600).regex(/^[a-z][a-z0-9-]{0,30}:(?!\/)(?!.*(?:^|[:/])\.\.(?:\/|$))[^\u0000-\u001f\u007f\\]+$/, 'expected <root>:<relative path> without .., e.g. samples:corpus/en.jsonl.zst')
@@ -22,17 +23,36 @@ const named = <T extends z.ZodType<{ name: string }, { name: string }>>(element:
     })
   })
 
-/** A file, or a folder all of whose files are of the format (absent: jsonl); of plain text every file is a document. */
+/**
+ * A file, or a folder all of whose files are of the format (absent: jsonl); of plain text every file is a document. `clean`: the
+ * text was filtered before, and filter keeps it; dedup and decontaminate still look at it. `megatron`: tokens (`.bin`, its
+ * `.idx` beside it) that were made with the base's tokenizer, whose sha256 is `tokenizer`; no stage but score-ppl looks at them.
+ */
 const SourceSpec = z.strictObject({
   name: Name,
   path: InputPath,
-  format: SourceFormat.optional(),
+  format: z.enum([...SourceFormat.options, 'megatron']).optional(),
   language: Language.optional(),
   kind: Kind.optional(),
   license: z.string().max(200).optional(),
   use: z.enum(['train', 'validate']).default('train'),
   fields: FieldMapping.partial().optional(),
+  clean: z.boolean().optional(),
+  tokenizer: Sha256.optional(),
+  eod: EndOfDocument.optional(),
+}).superRefine((source, ctx) => {
+  const bad = (key: string, message: string) => ctx.addIssue({ code: 'custom', path: [key], message })
+  if (source.format === 'megatron') {
+    for (const key of ['tokenizer', 'language', 'kind'] as const) if (source[key] === undefined) bad(key, key === 'tokenizer' ? 'expected the sha256 of the tokenizer.json that made the tokens' : 'expected one: tokens do not say their own')
+    for (const key of ['fields', 'clean'] as const) if (source[key] !== undefined) bad(key, 'expected nothing: tokens have no fields, and nothing filters them')
+    if (source.use === 'validate') bad('use', 'expected train: validation sets are of text')
+    if (source.path.endsWith('.idx')) bad('path', 'expected the .bin file, beside which its .idx lies, or their folder')
+  } else for (const key of ['tokenizer', 'eod'] as const) if (source[key] !== undefined) bad(key, 'expected nothing: it is for format megatron')
 })
+type SourceSpec = z.infer<typeof SourceSpec>
+
+/** Whether a source is of tokens instead of text. */
+export const isTokens = ({ format }: Pick<SourceSpec, 'format'>): boolean => format === 'megatron'
 
 /**
  * Takes e-mail addresses, telephone and identity numbers out of what models read, in documents of these kinds of source
@@ -191,6 +211,7 @@ export const CptRunSpec = z
     spec.corpus.topics.label?.languages.forEach((language, i) => {
       if ((spec.corpus.topics.taxonomies[language] ?? null) === null) bad(['corpus', 'topics', 'label', 'languages', i], 'expected a language that corpus.topics.taxonomies gives a taxonomy')
     })
+    if (spec.corpus.sources.every(isTokens)) bad(['corpus', 'sources'], 'expected a source of text beside the tokens: validation sets are made of it')
     if (!spec.plan.some((s) => (s.mixture.languages[spec.targetLanguage] ?? 0) > 0)) bad(['targetLanguage'], 'expected a language that the plan gives a share')
     spec.plan.forEach((s, i) => {
       if (s.tokens < s.rounds * spec.training.globalBatchTokens) bad(['plan', i, 'tokens'], `expected at least one global batch (${spec.training.globalBatchTokens} tokens) a round`)

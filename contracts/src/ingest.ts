@@ -19,7 +19,7 @@ export const SourceFormat = z.enum(['jsonl', 'parquet', 'text'])
 
 /**
  * One file, or of format text a folder of them. A source that is a folder of jsonl or parquet files is one of these for each
- * file, whose path in the folder is `part`. `use: validate` documents are never trained on.
+ * file, whose path in the folder is `part`. `use: validate` documents are never trained on; filter keeps all of a `clean` source.
  */
 export const Source = z.strictObject({
   name: Name,
@@ -31,6 +31,7 @@ export const Source = z.strictObject({
   kind: Kind.optional(),
   license: z.string().max(200).optional(),
   use: z.enum(['train', 'validate']).default('train'),
+  clean: z.literal(true).optional(),
 })
 export type Source = z.infer<typeof Source>
 

@@ -10,6 +10,7 @@ import { exportModel } from './export-model.ts'
 import { findPersonalData } from './find-personal-data.ts'
 import { filter } from './filter.ts'
 import { holdOut } from './hold-out.ts'
+import { importTokens } from './import-tokens.ts'
 import { ingest } from './ingest.ts'
 import { labelTopics } from './label-topics.ts'
 import { sampleMixture } from './sample-mixture.ts'
@@ -21,6 +22,7 @@ import { train } from './train.ts'
 /** Every stage that runs as a job, by activity name. */
 export const stages = {
   ingest,
+  importTokens,
   filter,
   dedupSignatures,
   dedup,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cpt_ml.clean_corpus import is_clean
 from cpt_ml.contract import parse
 from cpt_ml.corpus import VERDICTS, RowWriter, dropped, kept, read_rows
 from cpt_ml.filter_rules import FilterRules, judge_all
@@ -37,7 +38,10 @@ def verdicts_of(rows: list[Json], rules: FilterRules) -> list[Json]:
 
 
 def run(job: Job) -> None:
-    """Writes `verdicts.parquet` of each shard, row-aligned. Counts: docs, kept, byReason, byLanguage (kept)."""
+    """Writes `verdicts.parquet` of each shard, row-aligned. Counts: docs, kept, byReason, byLanguage (kept).
+
+    All of a shard whose source is `clean` is kept, unlooked at.
+    """
     request = parse(FilterRequest, job.request)
     job.map_units(lambda unit, attempt: _filter(job, request.rules, unit, attempt))
 
@@ -47,8 +51,11 @@ def _filter(job: Job, rules: FilterRules, unit: Unit, attempt: Attempt) -> Json:
     by_language: Counter[str] = Counter()
     entry = unit.inputs["corpus"]
     with RowWriter(attempt.path("verdicts.parquet"), VERDICTS) as verdicts:
-        for rows in batches(job.store.shard(entry)):
-            for row, verdict in zip(rows, verdicts_of(rows, rules), strict=True):
+        path = job.store.shard(entry)
+        clean = is_clean(path)
+        for rows in batches(path):
+            judged = [kept()] * len(rows) if clean else verdicts_of(rows, rules)
+            for row, verdict in zip(rows, judged, strict=True):
                 verdicts.append(verdict)
                 if verdict["keep"]:
                     by_language[row["language"]] += 1

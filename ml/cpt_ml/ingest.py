@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from cpt_ml.clean_corpus import clean_schema
 from cpt_ml.contract import parse
 from cpt_ml.corpus import CORPUS
 from cpt_ml.corpus_shards import (
@@ -85,6 +86,7 @@ class Source:
     kind: str | None
     license: str | None
     use: Literal["train", "validate"]
+    clean: Literal[True] | None
 
     @property
     def full_name(self) -> str:
@@ -148,7 +150,7 @@ def ingest_source(job: Job, limits: tuple[int, int], unit: Unit, attempt: Attemp
     kept_bytes = 0
     reader = _Reader(source)
     with (
-        ShardWriter(attempt, "corpus", CORPUS, *limits) as corpus,
+        ShardWriter(attempt, "corpus", clean_schema() if source.clean else CORPUS, *limits) as corpus,
         BatchWriter(attempt.path("quarantine.parquet"), QUARANTINE) as quarantine,
     ):
         for batch in batches(job, source):

@@ -22,7 +22,7 @@ from cpt_ml.store import Backend, Json, open_backend
 FIXTURES = Path(__file__).parents[2] / "contracts" / "fixtures" / "jobs"
 
 # contracts/src: which map stages there are, what their units are cut over, and their kinds of output
-ITEMS = {"ingest": "sources"}
+ITEMS = {"ingest": "sources", "import-tokens": "files"}
 MANIFESTS = {
     "filter": ["corpus"],
     "dedup-signatures": ["corpus", "drops"],

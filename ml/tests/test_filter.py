@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from conftest import FIXTURES, Workbench
-from documents import PROSE, PROSE_ZH, bytes_of, corpus_of, doc, request, rows
+from documents import PROSE, PROSE_ZH, bytes_of, corpus_of, doc, ingest, json_lines, request, rows, source
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -249,3 +249,16 @@ def test_the_same_corpus_gives_the_same_bytes(workbench: Workbench) -> None:
 
 def run(workbench: Workbench, docs: list[Json]) -> Json:
     return workbench.run("filter", request("filter", corpus=corpus_of(workbench, docs)))
+
+
+def test_a_clean_source_is_kept_as_it_is_and_dedup_still_looks_at_it(workbench: Workbench) -> None:
+    garbage = [doc("g", "!!! ### !!!"), doc("p", PROSE)]
+    raw = source(workbench, "raw", json_lines(garbage))
+    clean = source(workbench, "clean", json_lines(garbage), clean=True)
+    corpus = ingest(workbench, raw, clean)["corpus"]
+    result = workbench.run("filter", request("filter", corpus=corpus))
+    assert [(r["keep"], r["reason"] is None) for r in rows(workbench, result["verdicts"])] == [
+        (False, False), (True, True), (True, True), (True, True),
+    ]  # fmt: skip
+    deduplicated = workbench.run("dedup", request("dedup", corpus=corpus, drops=[result["verdicts"]]))
+    assert [r["keep"] for r in rows(workbench, deduplicated["verdicts"])] == [True, True, True, False]

@@ -23,6 +23,7 @@ from cpt_ml.export_model import ExportModelRequest
 from cpt_ml.filter import FilterRequest
 from cpt_ml.find_personal_data import FindPersonalDataRequest
 from cpt_ml.hold_out import HoldOutRequest
+from cpt_ml.import_tokens import ImportTokensRequest
 from cpt_ml.ingest import IngestRequest
 from cpt_ml.label_topics import LabelTopicsRequest
 from cpt_ml.sample_mixture import SampleMixtureRequest
@@ -34,6 +35,7 @@ from cpt_ml.train_topic_classifier import TrainTopicClassifierRequest
 
 REQUESTS: dict[str, type[Any]] = {
     "ingest": IngestRequest,
+    "import-tokens": ImportTokensRequest,
     "filter": FilterRequest,
     "dedup-signatures": DedupSignaturesRequest,
     "dedup": DedupRequest,

@@ -1,13 +1,14 @@
-import { randomUUID } from 'node:crypto'
-import { readFile } from 'node:fs/promises'
+import { createHash, randomUUID } from 'node:crypto'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { WorkflowHandle } from '@temporalio/client'
 import type { CorpusPreparationResult } from '@cpt/contracts/committed-corpus'
 import type { CptRunInput, RunProgress } from '@cpt/contracts/cpt-run'
 import { controlQueue } from '@cpt/contracts/ids'
-import { failureOf, pageOf, progressOf, resultOf, startRun, type RunHandle } from '../harness/runs.ts'
+import { failureOf, pageOf, progressOf, resultOf, stageIs, startRun, type RunHandle } from '../harness/runs.ts'
 import { briefRun, makeSmallCorpus } from '../harness/small-run.ts'
-import { nothingLeft } from '../harness/store.ts'
+import { commitsOf, nothingLeft } from '../harness/store.ts'
 import { startSystem, type System } from '../harness/system.ts'
 
 let small: Awaited<ReturnType<typeof makeSmallCorpus>>
@@ -51,3 +52,49 @@ test('what a run needs of a stage that is off is refused by its path; a preparat
   expect(statesOf(await progressOf(asRun(bare)))).toMatchObject({ 'hold-out': 'skipped', 'commit-corpus': 'done' })
   expect(await failureOf(await startRun(system, 'takes-bare', { ...rest, corpus: { newest: 'bare' } }))).toMatchObject({ type: 'InvalidInput', problems: [{ path: 'corpus.newest', got: 'one prepared without' }] })
 })
+
+test('tokens that were made elsewhere join the plan as a pool of their own, to the last id', async () => {
+  const { sha256, documents } = await writeTokens(join(small.dir, 'tokens'))
+  const pile = { name: 'pile', path: 'small:tokens/', format: 'megatron' as const, language: 'en', kind: 'paper' as const, tokenizer: sha256 }
+  const plan = (rest.plan ?? []).map((stage) => ({ ...stage, order: 'perplexity' as const, mixture: { languages: { en: 1 }, kinds: { en: { paper: 1 } } } }))
+  const run = await startRun(system, 'tokens', { ...rest, targetLanguage: 'en', plan, gate: { z: 0, minGainNats: 0, retentionToleranceNats: 50 }, corpus: { ...shared, sources: [...(shared?.sources ?? []), pile] } })
+  const trained = await stageIs(run, 'only/round-1/train', 'done')
+  expect(statesOf(await progressOf(run))).toMatchObject({ 'import-tokens': 'done', 'score-ppl/imported': 'done', 'count-strata/imported': 'done' })
+  const records = await commitsOf(system.storeDir)
+  const imported = records.find((r) => r.stage === 'import-tokens' && 'units' in (r.result as object))
+  expect(imported?.result).toMatchObject({ counts: { documents: documents.length, docs: documents.length, tokens: documents.flat().length, eodStripped: documents.length } })
+  const unit = records.find((r) => r.stage === 'import-tokens' && r.files.some((f) => f.name.endsWith('.u32')))
+  const bytes = await readFile(join(system.storeDir, unit?.files.find((f) => f.name.endsWith('.u32'))?.path ?? ''))
+  expect([...new Uint32Array(bytes.buffer, bytes.byteOffset, bytes.length / 4)]).toEqual(documents.flat())
+  const sampled = records.find((r) => r.stage === 'sample-mixture' && (r.request as { pools: { corpus: { uri: string } }[] }).pools.some((p) => p.corpus.uri.includes(imported?.fingerprint ?? '-')))
+  expect(sampled?.result).toMatchObject({ strata: [{ language: 'en', kind: 'paper', topic: null }] })
+  expect(trained.note).toContain('16384 tokens')
+  await run.cancel()
+  await run.result().catch(() => undefined)
+  await nothingLeft(system.storeDir)
+})
+
+/** A Megatron-LM pair of seeded ids, each document ended by </s>, as preprocess_data.py --append-eod writes it. */
+const writeTokens = async (folder: string): Promise<{ sha256: string; documents: number[][] }> => {
+  const tokenizer = await readFile(join(system.config.home, 'samples/base/tokenizer.json'))
+  const documents = Array.from({ length: 60 }, (_, d) => Array.from({ length: 150 + d }, (_, i) => 300 + ((7919 * d + 104_729 * i * i + 31 * i) % 3000)))
+  const written = documents.map((ids) => [...ids, 1])
+  const index = Buffer.alloc(34 + 12 * written.length + 8 * (written.length + 1))
+  index.write('MMIDIDX\0\0', 'latin1')
+  index.writeBigUInt64LE(1n, 9)
+  index.writeUInt8(8, 17) // uint16
+  index.writeBigUInt64LE(BigInt(written.length), 18)
+  index.writeBigUInt64LE(BigInt(written.length + 1), 26)
+  let place = 0
+  written.forEach((ids, i) => {
+    index.writeInt32LE(ids.length, 34 + 4 * i)
+    index.writeBigInt64LE(BigInt(place), 34 + 4 * written.length + 8 * i)
+    index.writeBigInt64LE(BigInt(i), 34 + 12 * written.length + 8 * i)
+    place += 2 * ids.length
+  })
+  index.writeBigInt64LE(BigInt(written.length), 34 + 20 * written.length)
+  await mkdir(folder)
+  await writeFile(join(folder, 'pile.idx'), index)
+  await writeFile(join(folder, 'pile.bin'), Buffer.from(Uint16Array.from(written.flat()).buffer))
+  return { sha256: createHash('sha256').update(tokenizer).digest('hex'), documents }
+}

@@ -3,15 +3,16 @@ import type { ControlActivities, ResolvedRun } from '@cpt/contracts/activities'
 import type { ArtifactRef } from '@cpt/contracts/artifact'
 import type { CorpusPreparationResult, PreparedCorpus } from '@cpt/contracts/committed-corpus'
 import type { StratumCount } from '@cpt/contracts/count-strata'
-import { CorpusPreparationInput, type CptRunInput, type DataStage } from '@cpt/contracts/cpt-run'
+import { CorpusPreparationInput, isTokens, type CptRunInput, type CptRunSpec, type DataStage } from '@cpt/contracts/cpt-run'
 import { Placeholders, type FindPersonalDataResult } from '@cpt/contracts/find-personal-data'
 import { FieldMapping } from '@cpt/contracts/ingest'
 import { topicsOf } from '@cpt/contracts/topics'
 import type { z } from 'zod'
 import { light } from './activity-options.ts'
 import { commitNamed } from './commit-named.ts'
+import { mergeCounts } from './merge-counts.ts'
 import { parseInput } from './parse.ts'
-import { openRun, type Run } from './run.ts'
+import { openRun, type RequestOf, type ResultOf, type Run } from './run.ts'
 
 /**
  * The data stages of a run by themselves, from raw sources to a corpus that is committed under `corpus.name`, from which
@@ -51,7 +52,7 @@ export interface SyntheticCorpus {
 export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base, tokenizer, scorer = base }: ResolvedRun): Promise<PreparedCorpus> => {
   const { data, scoring } = spec.placement
   const { corpus } = await run.stage('ingest', 'ingest', {
-    sources: spec.corpus.sources.flatMap(({ path: _path, ...source }) => filesOf(sources, source.name).map((file) => ({ ...source, fields: FieldMapping.parse(source.fields ?? {}), ...file }))),
+    sources: spec.corpus.sources.flatMap((source) => textFilesOf(source, sources)),
     maxQuarantineRatio: spec.corpus.maxQuarantineRatio, shardDocs: spec.corpus.shardDocs, shardBytes: spec.corpus.shardBytes,
   }, { placement: data, note: (r) => `${r.counts.lines} lines = ${r.counts.kept} kept + ${r.counts.quarantined} quarantined` })
 
@@ -92,16 +93,35 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
     placement: data, note: (r) => `${r.strata.reduce((sum, s) => sum + s.docs, 0)} documents in ${r.strata.length} sets`,
   })
   const { tokens, index } = await run.stage('tokenize', 'tokenize', { corpus, drops: dropsOf(filtered, deduplicated, clean, heldOut), tokenizer, ...redaction }, { placement: data, note: (r) => `${r.counts.tokens} tokens in ${r.counts.docs} documents` })
-  const scored = off.has('score-ppl') ? leftOut(run, 'score-ppl') : await run.stage('score-ppl', 'scorePpl', {
-    tokens, index, scorer, windowTokens: spec.corpus.scoring.windowTokens, strideTokens: spec.corpus.scoring.windowTokens, maxTokensPerDoc: spec.corpus.scoring.maxTokensPerDoc, minTokens: spec.corpus.scoring.minTokens, dtype: spec.training.dtype,
-  }, { placement: scoring, note: (r) => `${r.counts.scored} documents, mean ${(r.counts.sumNllNats / Math.max(1, r.counts.scoredTokens)).toFixed(2)} nats/token` })
+  const scored = off.has('score-ppl') ? leftOut(run, 'score-ppl') : await run.stage('score-ppl', 'scorePpl', scoringOf(spec, { tokens, index, scorer }), { placement: scoring, note: scoresNote })
   const { strata } = await run.stage('count-strata', 'countStrata', { corpus, topics, index }, { placement: data, note: (r) => `${r.strata.length} strata` })
   await run.optionalStage('count-funnel', 'countFunnel', {
     corpus, ...judgedBy({ 'filter': filtered, 'dedup': deduplicated, 'decontaminate': clean, 'hold-out': heldOut }), index,
   }, { placement: data, note: (r) => `${r.counts.docs} documents by source and language` })
 
-  return { pool: { corpus, tokens, index, topics, scores: scored?.scores ?? null }, counts: strata, validation: heldOut?.validation ?? null }
+  const pool = { corpus, tokens, index, topics, scores: scored?.scores ?? null }
+  const validation = heldOut?.validation ?? null
+  if (!spec.corpus.sources.some(isTokens)) return { pool, counts: strata, validation }
+  const imported = await importTokens(run, { spec, sources, tokenizer, scorer })
+  return { pool, imported: imported.pool, counts: mergeCounts(strata, imported.counts), validation }
 }
+
+/** Token files as a pool of their own: scored for the curriculum, and else taken as they are. */
+const importTokens = async (run: Run, { spec, sources, tokenizer, scorer }: Pick<ResolvedRun, 'spec' | 'sources' | 'tokenizer'> & { scorer: ArtifactRef }): Promise<{ pool: NonNullable<PreparedCorpus['imported']>; counts: StratumCount[] }> => {
+  const { data, scoring } = spec.placement
+  const { corpus, tokens, index } = await run.stage('import-tokens', 'importTokens', {
+    files: spec.corpus.sources.flatMap((source) => tokenFilesOf(source, sources)), tokenizer, shardDocs: spec.corpus.shardDocs, shardBytes: spec.corpus.shardBytes,
+  }, { placement: data, note: (r) => `${r.counts.tokens} tokens in ${r.counts.docs} documents${r.counts.empty === 0 ? '' : `, ${r.counts.empty} empty`}` })
+  const scored = spec.corpus.off?.includes('score-ppl') === true ? null : await run.stage('score-ppl/imported', 'scorePpl', scoringOf(spec, { tokens, index, scorer }), { placement: scoring, note: scoresNote })
+  const { strata } = await run.stage('count-strata/imported', 'countStrata', { corpus, topics: null, index }, { placement: data })
+  return { pool: { corpus, tokens, index, topics: null, scores: scored?.scores ?? null }, counts: strata }
+}
+
+const scoringOf = ({ corpus: { scoring }, training }: CptRunSpec, from: { tokens: ArtifactRef; index: ArtifactRef; scorer: ArtifactRef }) => ({
+  ...from, windowTokens: scoring.windowTokens, strideTokens: scoring.windowTokens, maxTokensPerDoc: scoring.maxTokensPerDoc, minTokens: scoring.minTokens, dtype: training.dtype,
+})
+
+const scoresNote = (r: ResultOf<'scorePpl'>): string => `${r.counts.scored} documents, mean ${(r.counts.sumNllNats / Math.max(1, r.counts.scoredTokens)).toFixed(2)} nats/token`
 
 /** The validation sets, which no run goes without: needsOf has refused one whose input leaves hold-out out. */
 export const validationSetsOf = ({ validation }: PreparedCorpus): ArtifactRef => {
@@ -153,7 +173,27 @@ const taxonomiesIn = ({ taxonomies, custom }: ResolvedRun['spec']['corpus']['top
     return taxonomy === null || topics === undefined ? [] : [{ language, taxonomy, topics }]
   })
 
-const filesOf = (sources: ResolvedRun['sources'], name: string): { part?: string | undefined; file: ArtifactRef }[] => {
+type SourceSpec = CptRunSpec['corpus']['sources'][number]
+
+/** The elements of ingest's request that a source stands for; none where it is of tokens. */
+const textFilesOf = (source: SourceSpec, sources: ResolvedRun['sources']): RequestOf<'ingest'>['sources'] => {
+  const { path: _path, tokenizer: _tokenizer, eod: _eod, clean, format, ...same } = source
+  if (format === 'megatron') return []
+  return filesOf(sources, source.name).map(({ index: _index, ...file }) => ({
+    ...same, ...(format === undefined ? {} : { format }), ...(clean === true ? { clean } : {}), fields: FieldMapping.parse(source.fields ?? {}), ...file,
+  }))
+}
+
+const tokenFilesOf = (source: SourceSpec, sources: ResolvedRun['sources']): RequestOf<'importTokens'>['files'] => {
+  const { name, language, kind, license, eod } = source
+  if (!isTokens(source)) return []
+  return filesOf(sources, name).map(({ index, ...file }) => {
+    if (index === undefined || language === undefined || kind === undefined) throw new TypeError(`corpus: source ${name} was not resolved as tokens`)
+    return { name, ...file, index, language, kind, license, eod }
+  })
+}
+
+const filesOf = (sources: ResolvedRun['sources'], name: string): Omit<ResolvedRun['sources'][number], 'name'>[] => {
   const files = sources.filter((s) => s.name === name)
   if (files.length === 0) throw new TypeError(`corpus: source ${name} was not resolved`)
   return files.map(({ name: _name, ...file }) => file)

@@ -48,7 +48,7 @@ export const cptRound = async (run: Run, resolved: ResolvedRun, setting: RoundSe
   const ratios = await run.decide('mixture', at('mixture'), { mixture: stage.mixture, topics: before.topics }, plannedOrRefused(stage, counts, before.topics), Planned)
 
   const { plan } = await run.stage(at('sample-mixture'), 'sampleMixture', {
-    pools: [corpus.pool, ...(synthetic === null ? [] : [synthetic.pool])],
+    pools: [corpus.pool, ...(corpus.imported === undefined ? [] : [corpus.imported]), ...(synthetic === null ? [] : [synthetic.pool])],
     tokenizer,
     strata: ratios.strata,
     tokenBudget: roundTokens,

@@ -21,7 +21,7 @@ export interface StageOptions<K extends StageKey> {
   note?: (result: StageOutcome<(typeof stages)[K]>['result']) => string
 }
 export type ResultOf<K extends StageKey> = StageOutcome<(typeof stages)[K]>['result']
-type RequestOf<K extends StageKey> = z.input<(typeof stages)[K]['request']>
+export type RequestOf<K extends StageKey> = z.input<(typeof stages)[K]['request']>
 
 export interface Run {
   readonly progress: RunProgress
