@@ -4,7 +4,7 @@ import { existsSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import { controlQueue, defaultNamespace, jobsQueue } from '@cpt/contracts/ids'
 import { z } from 'zod'
-import type { S3Place } from './artifact-store/s3.ts'
+import type { S3Place } from './artifact-store/bucket.ts'
 import { readSlurmSettings, type SlurmSettings } from './job-runner/slurm-settings.ts'
 import { parseLostAnswers, type LostAnswers } from './lost-answers.ts'
 
@@ -16,6 +16,8 @@ export interface Config {
   stateDir: string
   /** Named roots that inputs and references may point under; `store` is where results are committed: a folder or s3://bucket/prefix. */
   roots: Record<string, string>
+  /** Those of the roots that are buckets (`CPT_ROOTS`: s3://bucket/prefix), where sources of a corpus may lie. */
+  buckets: Record<string, S3Place>
   /** The bucket, where the store is one. */
   s3: S3Place | null
   /** Folder of jobs and askers, on a disk that workers and jobs share: the store itself where that is a folder. */
@@ -63,19 +65,22 @@ export const loadConfig = (env: Record<string, string | undefined> = process.env
   const extra = env['CPT_ROOTS'] === undefined ? {} : parseRoots(env['CPT_ROOTS'])
   const store = storeIn(env, extra['store'] ?? join(stateDir, 'store'))
   const cacheDir = resolve(env['CPT_CACHE'] ?? join(stateDir, 'cache'))
+  const buckets = Object.fromEntries(Object.entries(extra).flatMap(([name, root]) => (root.includes('://') ? [[name, bucketIn(env, root, 'CPT_ROOTS')]] : [])))
+  const anyBucket = store.s3 ?? Object.values(buckets)[0]
   const cert = env['TEMPORAL_TLS_CLIENT_CERT_PATH'] ?? env['TEMPORAL_TLS_CERT']
   const key = env['TEMPORAL_TLS_CLIENT_KEY_PATH'] ?? env['TEMPORAL_TLS_KEY']
   return {
     home,
     stateDir,
     roots: { samples: join(home, 'samples'), ...extra, store: store.root },
+    buckets,
     s3: store.s3,
     workDir: store.s3 === null ? store.root : join(stateDir, 'work'),
     cacheDir,
     reportsDir: join(stateDir, 'reports'),
     reportsUrl: env['CPT_REPORTS_URL'] ?? null,
     python: env['CPT_PYTHON'] ?? join(home, 'ml', '.venv', 'bin', 'python'),
-    jobEnv: { ...jobEnvironment(env), ...labelEnvironment(env), ...(store.s3 === null ? {} : s3Environment(store.s3, cacheDir)) },
+    jobEnv: { ...jobEnvironment(env), ...labelEnvironment(env), ...(anyBucket === undefined ? {} : s3Environment(anyBucket, cacheDir)) },
     temporal: {
       address: env['TEMPORAL_ADDRESS'] ?? '127.0.0.1:7233',
       namespace: env['TEMPORAL_NAMESPACE'] ?? defaultNamespace,
@@ -99,9 +104,10 @@ export const loadConfig = (env: Record<string, string | undefined> = process.env
 const parseRoots = (text: string): Record<string, string> => {
   const parsed = Roots.safeParse(jsonIn(text))
   if (!parsed.success) throw new Error(`CPT_ROOTS: expected a JSON object of name to folder, got ${text.slice(0, 80)}`)
-  const remote = Object.entries(parsed.data).find(([, dir]) => dir.includes('://'))
-  if (remote !== undefined) throw new Error(`CPT_ROOTS: ${remote[0]} is ${remote[1].slice(0, 80)}; expected a folder (a store in a bucket is named by CPT_STORE)`)
-  return Object.fromEntries(Object.entries(parsed.data).map(([name, dir]) => [name, resolve(dir)]))
+  for (const [name, hint] of [['store', 'a store in a bucket is named by CPT_STORE'], ['samples', 'presets are read from it']] as const) {
+    if (parsed.data[name]?.includes('://') === true) throw new Error(`CPT_ROOTS: ${name} is ${parsed.data[name].slice(0, 80)}; expected a folder (${hint})`)
+  }
+  return Object.fromEntries(Object.entries(parsed.data).map(([name, dir]) => [name, dir.includes('://') ? dir.replace(/\/+$/, '') : resolve(dir)]))
 }
 
 /** The folder or bucket that CPT_STORE names, and how to reach a bucket. */
@@ -110,17 +116,20 @@ const storeIn = (env: Record<string, string | undefined>, otherwise: string): { 
   if (text === undefined) return { root: otherwise, s3: null }
   if (env['CPT_ROOTS'] !== undefined && 'store' in parseRoots(env['CPT_ROOTS'])) throw new Error('CPT_STORE: CPT_ROOTS names a store as well; expected it in one of them')
   if (!text.includes('://')) return { root: resolve(text), s3: null }
+  const s3 = bucketIn(env, text, 'CPT_STORE')
+  return { root: s3.prefix === '' ? `s3://${s3.bucket}` : `s3://${s3.bucket}/${s3.prefix}`, s3 }
+}
+
+/** The bucket of `s3://bucket/prefix`, and how to reach it; `from` is the variable that names it. */
+const bucketIn = (env: Record<string, string | undefined>, text: string, from: string): S3Place => {
   const [, bucket, path = ''] = /^s3:\/\/([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])(?:\/([A-Za-z0-9!_.*'()\/-]*))?$/.exec(text) ?? []
   const prefix = path.replace(/\/+$/, '')
-  if (bucket === undefined || (prefix !== '' && prefix.split('/').some((part) => ['', '.', '..'].includes(part)))) throw new Error(`CPT_STORE: expected a folder or s3://bucket/prefix, got ${text.slice(0, 200)}`)
+  if (bucket === undefined || (prefix !== '' && prefix.split('/').some((part) => ['', '.', '..'].includes(part)))) throw new Error(`${from}: expected a folder or s3://bucket/prefix, got ${text.slice(0, 200)}`)
   const [accessKeyId, secretAccessKey, sessionToken] = [env['AWS_ACCESS_KEY_ID'], env['AWS_SECRET_ACCESS_KEY'], env['AWS_SESSION_TOKEN']]
   if ((accessKeyId === undefined) !== (secretAccessKey === undefined)) throw new Error(`${accessKeyId === undefined ? 'AWS_ACCESS_KEY_ID' : 'AWS_SECRET_ACCESS_KEY'}: expected beside the other of the pair, which is set`)
   return {
-    root: prefix === '' ? `s3://${bucket}` : `s3://${bucket}/${prefix}`,
-    s3: {
-      bucket, prefix, endpoint: endpointIn(env), region: env['AWS_REGION'] ?? 'us-east-1',
-      credentials: accessKeyId === undefined || secretAccessKey === undefined ? null : { accessKeyId, secretAccessKey, ...(sessionToken === undefined ? {} : { sessionToken }) },
-    },
+    bucket, prefix, endpoint: endpointIn(env), region: env['AWS_REGION'] ?? 'us-east-1',
+    credentials: accessKeyId === undefined || secretAccessKey === undefined ? null : { accessKeyId, secretAccessKey, ...(sessionToken === undefined ? {} : { sessionToken }) },
   }
 }
 

@@ -1,5 +1,5 @@
-import { open, readdir, readFile } from 'node:fs/promises'
-import { join, relative, sep } from 'node:path'
+import { open, readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { ApplicationFailure } from '@temporalio/common'
 import type { ArtifactRef } from '@cpt/contracts/artifact'
 import type { ResolvedRun } from '@cpt/contracts/activities'
@@ -9,7 +9,6 @@ import { checkInput, inputRefusal, type Problem } from '@cpt/contracts/parse-inp
 import { Name } from '@cpt/contracts/units'
 import { parse } from 'yaml'
 import { z } from 'zod'
-import { orNull } from './artifact-store/roots.ts'
 import type { Config } from './config.ts'
 import { corpusNames, newestCorpus } from './corpora.ts'
 import type { Deps } from './deps.ts'
@@ -99,10 +98,9 @@ const namesOf = { jsonl: /\.(?:jsonl|ndjson|json)(?:\.gz|\.zst)?$/, parquet: /\.
  */
 const filesOf = async (store: Deps['store'], { path, format = 'jsonl' }: { path: string; format?: SourceSpec['format'] }): Promise<string[] | null> => {
   if (format === 'text') return null
-  const root = await store.localPath({ uri: path })
-  const found = await orNull(readdir(root, { recursive: true, withFileTypes: true }))
+  const found = await store.filesUnder(path)
   if (found === null) return null
-  const names = found.filter((e) => !e.isDirectory() && !/^[._]/.test(e.name)).map((e) => ({ isFile: e.isFile(), name: relative(root, join(e.parentPath, e.name)).split(sep).join('/') }))
+  const names = found.filter((f) => !/(?:^|\/)[._][^/]*$/.test(f.name))
   const other = names.find((f) => !f.isFile || !namesOf[format].test(f.name))
   if (other !== undefined) throw new UnknownPath(`${path}: ${other.name} is ${other.isFile ? `no ${format} file by its name` : 'no regular file'}`)
   if (names.length === 0) throw new UnknownPath(`${path}: an empty folder`)

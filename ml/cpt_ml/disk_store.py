@@ -64,6 +64,9 @@ class DiskStore:
         path = self.local(key)
         return path, sha256_file(path) if path.is_file() else ""
 
+    def fetch_folder(self, prefix: str, digest: str) -> Path:
+        return self.local(prefix)
+
     def _sync_folders(self, folders: set[Path]) -> None:
         """Makes entries durable up to the root: a new folder is an entry too, whoever created it."""
         all_folders = folders | {p for f in folders for p in f.parents if p.is_relative_to(self.root)}

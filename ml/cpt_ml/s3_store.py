@@ -128,6 +128,23 @@ class S3Store:
             tmp.unlink(missing_ok=True)
         return path, found
 
+    def fetch_folder(self, prefix: str, digest: str) -> Path:
+        base = self._cache / "folders" / digest
+        for key in self.list(prefix):
+            if key.endswith("/"):
+                continue  # what stands for an empty folder
+            path = base / key[len(prefix) :]
+            if path.is_file():
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            tmp = unique_beside(path)
+            try:
+                self._download(key, tmp)
+                os.replace(tmp, path)
+            finally:
+                tmp.unlink(missing_ok=True)
+        return base
+
     # --- inside ---
 
     def _download(self, key: str, to: Path) -> str:

@@ -8,6 +8,7 @@ loser of a race reads the winner's.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -58,6 +59,10 @@ class Backend(Protocol):
         """The local file of `key` and the digest found, "" where it is missing; good only if that is `sha256`."""
         ...
 
+    def fetch_folder(self, prefix: str, digest: str) -> Path:
+        """A local folder of all keys under `prefix`, kept under the folder's digest, which is not checked here."""
+        ...
+
     def where(self, key: str) -> str:
         """Where a person finds `key`: a path, or a URL."""
         ...
@@ -97,7 +102,8 @@ class Store:
 
     def __init__(self, roots: dict[str, str]) -> None:
         self._store_root = roots["store"]
-        self.roots = {name: Path(p) for name, p in roots.items() if name != "store"}
+        self._buckets = {name: p for name, p in roots.items() if name != "store" and "://" in p}
+        self.roots = {name: Path(p) for name, p in roots.items() if name != "store" and name not in self._buckets}
 
     @cached_property
     def backend(self) -> Backend:
@@ -126,13 +132,18 @@ class Store:
             key = self._committed(fingerprint, name)
             path, found = self.backend.fetch(key, ref.sha256)
             where = self.backend.where(key)
+        elif root in self._buckets:
+            bucket = open_backend(self._buckets[root])
+            path, found = bucket.fetch(rest, ref.sha256)
+            where = bucket.where(rest)
         else:
             path = self._under(root, rest)
             where, found = str(path), sha256_file(path) if path.is_file() else ""
         if not found:
             raise StoreCorrupt(f"store: {ref.uri} is missing; expected it at {where}")
         if found != ref.sha256:
-            raise StoreCorrupt(f"store: {ref.uri} at {where} has sha256 {found}, expected {ref.sha256}")
+            since = "" if root == "store" else ": it changed since the run began, start a new one"
+            raise StoreCorrupt(f"store: {ref.uri} at {where} has sha256 {found}, expected {ref.sha256}{since}")
         return path
 
     def folder(self, ref: ArtifactRef | Json) -> Path:
@@ -154,11 +165,16 @@ class Store:
                 files.append((f["name"][len(prefix) :], f["sha256"]))
             first = entries[0]
             base = self.backend.local(first["path"][: len(first["path"]) - len(first["name"]) + len(prefix)])
+        elif root in self._buckets:
+            base = open_backend(self._buckets[root]).fetch_folder(rest, ref.sha256)
+            files = [(p.relative_to(base).as_posix(), sha256_file(p)) for p in files_under(base)]
         else:
             base = self._under(root, rest)
             files = [(p.relative_to(base).as_posix(), sha256_file(p)) for p in files_under(base)]
         found = tree_digest(files)
         if found != ref.sha256:
+            if root in self._buckets:
+                shutil.rmtree(base, ignore_errors=True)  # the copy would stay wrong
             raise StoreCorrupt(f"store: folder {ref.uri} at {base} has digest {found}, expected {ref.sha256}")
         return base
 

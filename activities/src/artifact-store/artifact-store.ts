@@ -46,6 +46,8 @@ export interface ArtifactStore {
   localPath(ref: Pick<ArtifactRef, 'uri'>): Promise<string>
   /** Reference to what `uri` names: a committed file or folder by its record, one under another root by its digest now. */
   refTo(uri: string): Promise<ArtifactRef>
+  /** Files of a folder (or of a bucket's prefix) under a root by their paths in it; null where `uri` names no folder. */
+  filesUnder(uri: string): Promise<{ name: string; isFile: boolean }[] | null>
   /** Writes a file of an attempt and returns its entry for the commit record. */
   write(fingerprint: string, attempt: string, name: string, data: Uint8Array): Promise<CommitRecord['files'][number]>
 }

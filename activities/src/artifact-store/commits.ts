@@ -3,7 +3,9 @@ import { CommitRecord, Manifest, type ArtifactRef, type CommittedFile } from '@c
 import { sha256, treeDigest } from '../identity.ts'
 import { StoreCorrupt, UnknownPath } from '../stage-failure.ts'
 import type { ArtifactStore } from './artifact-store.ts'
-import { orNull, pathUnderRoot, refUnderRoot, splitUri } from './roots.ts'
+import { bucketRoot, type BucketRoot } from './bucket-root.ts'
+import { filesInFolder, orNull, pathUnderRoot, refUnderRoot, splitUri } from './roots.ts'
+import type { S3Place } from './bucket.ts'
 
 /** Keys and their bytes, which is all that disks and buckets have in common; keys reach it checked. */
 export interface KeyStore extends Pick<ArtifactStore, 'place' | 'putIfAbsent' | 'get' | 'list' | 'entries' | 'size' | 'remove'> {
@@ -14,7 +16,10 @@ export interface KeyStore extends Pick<ArtifactStore, 'place' | 'putIfAbsent' | 
 const commitKey = (fingerprint: string): string => `commits/${fingerprint.slice(0, 2)}/${fingerprint}.json`
 
 /** The artifact store over keys and bytes: what commit records and references mean is said here, once for all storage. */
-export const storeOver = (keys: KeyStore, roots: Readonly<Record<string, string>>): ArtifactStore => {
+export const storeOver = (keys: KeyStore, roots: Readonly<Record<string, string>>, buckets: Readonly<Record<string, S3Place>> = {}): ArtifactStore => {
+  const bucketRoots = new Map(Object.entries(buckets).map(([name, place]) => [name, bucketRoot(place, keys)]))
+  const bucketOf = (uri: string): BucketRoot | undefined => bucketRoots.get(splitUri(uri)[0])
+
   const record: ArtifactStore['record'] = async (fingerprint) => {
     const bytes = await keys.get(checkedKey(commitKey(fingerprint)))
     return bytes === null ? null : recordIn(bytes, fingerprint)
@@ -68,10 +73,13 @@ export const storeOver = (keys: KeyStore, roots: Readonly<Record<string, string>
       return prefix === '' ? (first ?? '') : (first ?? '').slice(0, (first ?? '').length - files[0].name.length + prefix.length)
     },
     async refTo(uri): Promise<ArtifactRef> {
-      if (!uri.startsWith('store:')) return await refUnderRoot(roots, uri)
+      if (!uri.startsWith('store:')) return await (bucketOf(uri)?.refTo(uri) ?? refUnderRoot(roots, uri))
       const { files, prefix } = await committedAt(uri)
       if (prefix === '') return { uri, sha256: files[0].sha256, bytes: files[0].bytes }
       return { uri, sha256: treeDigest(files.map((f) => ({ name: f.name.slice(prefix.length), sha256: f.sha256 }))), bytes: files.reduce((sum, f) => sum + f.bytes, 0) }
+    },
+    async filesUnder(uri) {
+      return await (bucketOf(uri)?.filesUnder(uri) ?? filesInFolder(await pathUnderRoot(roots, uri)))
     },
     async write(fingerprint, attempt, name, data) {
       const path = `data/${fingerprint.slice(0, 2)}/${fingerprint}/${attempt}/${name}`

@@ -5,9 +5,10 @@ import type { ArtifactStore } from './artifact-store.ts'
 import { storeOver, type KeyStore } from './commits.ts'
 import { draftName, draftsIn } from './drafts.ts'
 import { isErrno, orNull } from './roots.ts'
+import type { S3Place } from './bucket.ts'
 
 /** The store on a local (or shared POSIX) disk: put-if-absent is link(2) after fsync. */
-export const localDiskStore = (roots: Readonly<Record<string, string>>): ArtifactStore => storeOver(keysOnDisk(resolve(roots['store'] ?? '')), roots)
+export const localDiskStore = (roots: Readonly<Record<string, string>>, buckets: Readonly<Record<string, S3Place>> = {}): ArtifactStore => storeOver(keysOnDisk(resolve(roots['store'] ?? '')), roots, buckets)
 
 const keysOnDisk = (root: string): KeyStore => {
   const at = (key: string): string => join(root, key)

@@ -17,6 +17,7 @@ export const splitUri = (uri: string): [root: string, rest: string] => {
 export const pathUnderRoot = async (roots: Readonly<Record<string, string>>, uri: string): Promise<string> => {
   const [name, rest] = splitUri(uri)
   const base = roots[name]
+  if (base?.includes('://') === true) throw new UnknownPath(`${uri}: root ${name} is a bucket (${base}), where only sources of a corpus may lie; expected a path under a folder`)
   if (base === undefined) throw new UnknownPath(`${uri}: unknown root ${name}; this worker knows ${Object.keys(roots).join(', ')}`)
   const path = under(base, rest)
   const real = await orNull(realpath(path))
@@ -43,6 +44,12 @@ export const refUnderRoot = async (roots: Readonly<Record<string, string>>, uri:
     }),
   )
   return { uri: uri.endsWith('/') ? uri : `${uri}/`, sha256: treeDigest(files), bytes: files.reduce((sum, f) => sum + f.bytes, 0) }
+}
+
+/** Files of a folder by their paths in it, whether each is a regular file; null where there is no folder. */
+export const filesInFolder = async (path: string): Promise<{ name: string; isFile: boolean }[] | null> => {
+  const found = await orNull(readdir(path, { recursive: true, withFileTypes: true }))
+  return found?.filter((e) => !e.isDirectory()).map((e) => ({ isFile: e.isFile(), name: relative(path, join(e.parentPath, e.name)).split(sep).join('/') })) ?? null
 }
 
 /** Joins and refuses to leave the root. */

@@ -1,4 +1,5 @@
 import { existsSync, mkdirSync, statfsSync } from 'node:fs'
+import { bucketRoot } from '@cpt/activities/artifact-store/bucket-root'
 import { openStore } from '@cpt/activities/artifact-store/open-store'
 import { probePutIfAbsent } from '@cpt/activities/artifact-store/probe'
 import type { Config } from '@cpt/activities/config'
@@ -88,6 +89,16 @@ const store: Check = async (config) => {
   }
 }
 
+/** Roots that are buckets: whether these credentials may list what lies there. */
+const buckets: Check = async (config) => {
+  const what = 'source buckets'
+  const all = Object.entries(config.buckets)
+  if (all.length === 0) return { ...good(what, 'none (CPT_ROOTS names folders only)'), optional: true }
+  const wrong = (await Promise.all(all.map(async ([name, place]) => [name, await bucketRoot(place, openStore(config)).probe()] as const))).filter(([, why]) => why !== null)
+  if (wrong.length === 0) return good(what, `${all.map(([name]) => `${name} (${config.roots[name] ?? ''})`).join(', ')} can be listed`)
+  return { what, ok: false, found: wrong.map(([name, why]) => `${name}: ${why ?? ''}`).join('; '), fix: 'correct CPT_ROOTS, CPT_S3_ENDPOINT or the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), or ask for the right to list and read' }
+}
+
 const ports: Check = async (config) => {
   if (runningUp(config.stateDir) !== null) return good('ports', 'cpt up is running')
   const taken = []
@@ -110,4 +121,4 @@ const browser: Check = () => {
   return Promise.resolve(found !== null ? good('browser', found) : { what: 'browser', ok: false, found: 'no Chromium or Chrome', fix: 'only browser tests need it: install one, or set CPT_CHROMIUM', optional: true })
 }
 
-export const checks: readonly Check[] = [node, python, uv, environment, bundles, temporal, disk, store, slurm, ports, browser]
+export const checks: readonly Check[] = [node, python, uv, environment, bundles, temporal, disk, store, buckets, slurm, ports, browser]
