@@ -1,3 +1,4 @@
+import { Context } from '@temporalio/activity'
 import { ApplicationFailure, CancelledFailure } from '@temporalio/common'
 import type { CommitRecord } from '@cpt/contracts/artifact'
 import { Placement, type JobUnit } from '@cpt/contracts/job'
@@ -10,9 +11,10 @@ import { nameAsker } from './askers.ts'
 import { askerOf, claimsOf } from './claims.ts'
 import type { Deps } from './deps.ts'
 import { canonical, fingerprintOf, parentsOf, unitsOf } from './identity.ts'
-import { liveLine } from './live-progress.ts'
+import { liveLine, type LiveLine } from './live-progress.ts'
 import { mergeUnits } from './merge-units.ts'
 import { needsPerson, StoreCorrupt, UnknownPath } from './stage-failure.ts'
+import { shareUnits, type Owner } from './unit-owners.ts'
 import { Detached, watchRange } from './watch-range.ts'
 
 /**
@@ -43,17 +45,18 @@ export const runStage =
       let [watched, recoveries] = [0, 0]
       const live = liveLine(deps, call.key)
       await together(ranges, placement.runner === 'local' ? deps.config.slots : ranges.length, async (indices, range, detach) => {
-        const units = indices === null ? null : (work ?? []).filter((u) => indices.includes(u.index))
-        // another request may have committed these units already: a job would start only to find nothing to do
-        if (units !== null && (await pendingOf(deps, units)).length === 0) return
-        await watchRange(deps, {
-          stage, fingerprint, range, request, placement, asker, key: call.key, decision: call.decision, detach, live,
-          parents: parentsOf(request),
-          pending: async () => units === null ? null : await pendingOf(deps, units),
-          isCommitted: async () => units === null ? (await deps.store.record(fingerprint)) !== null : (await pendingOf(deps, units)).length === 0,
-          progress: async () => units === null ? ((await deps.store.list(`checkpoints/${fingerprint.slice(0, 2)}/${fingerprint}/`)).at(-1) ?? '') : String((await pendingOf(deps, units)).length),
-        })
-        watched += 1
+        const watch = async (units: JobUnit[] | null, at: number): Promise<void> => {
+          await watchRange(deps, {
+            stage, fingerprint, range: at, request, placement, asker, key: call.key, decision: call.decision, detach, live,
+            parents: parentsOf(request),
+            pending: async () => units === null ? null : await pendingOf(deps, units),
+            isCommitted: async () => units === null ? (await deps.store.record(fingerprint)) !== null : (await pendingOf(deps, units)).length === 0,
+            progress: async () => units === null ? ((await deps.store.list(`checkpoints/${fingerprint.slice(0, 2)}/${fingerprint}/`)).at(-1) ?? '') : String((await pendingOf(deps, units)).length),
+          })
+          watched += 1
+        }
+        if (indices === null) await watch(null, range)
+        else await allOf(deps, { units: (work ?? []).filter((u) => indices.includes(u.index)), owner: { fingerprint, range }, ranges: ranges.length, watch, live, detach })
         // what other runs have tried at the same work is no recovery of this one
         recoveries += Math.max(0, (await claimsOf(deps.store, fingerprint, range)).filter((c) => c.workflow === asker).length - 1)
       })
@@ -66,6 +69,38 @@ export const runStage =
       throw e
     }
   }
+
+interface SharedRange {
+  units: JobUnit[]
+  owner: Owner
+  /** How many ranges the stage has: a unit taken over later is a range of its own after them. */
+  ranges: number
+  watch: (units: JobUnit[], range: number) => Promise<void>
+  live: LiveLine
+  detach: AbortSignal
+}
+
+/** Sees the units of a range committed: does those that nobody works at, and waits for those that another request does. */
+const allOf = async (deps: Deps, { units, owner, ranges, watch, live, detach }: SharedRange): Promise<void> => {
+  // another request may have committed these units already: a job would start only to find nothing to do
+  const open = await pendingOf(deps, units)
+  if (open.length === 0) return
+  for (let left = open, first = true; left.length > 0; left = await pendingOf(deps, left), first = false) {
+    if (!first) {
+      if (detach.aborted) throw new Detached()
+      await live.report(owner.range, { attempt: 0, beat: null, waits: `waiting for ${left.length} ${left.length === 1 ? 'shard' : 'shards'} that another run works at` })
+      await Context.current().sleep(othersPollMs)
+    }
+    const { mine } = await live.beating(() => shareUnits(deps, left, owner, ranges))
+    for (const range of new Set(mine.map((m) => m.range))) {
+      const units = await pendingOf(deps, mine.filter((m) => m.range === range).map((m) => m.unit))
+      if (units.length > 0) await watch(units, range)
+    }
+  }
+}
+
+/** Whether another's job goes on is looked at so often; the look itself takes up to two seconds where it does not. */
+const othersPollMs = 500
 
 /**
  * Watches all ranges at once, on this machine no more than it has slots for. When one fails the others are left running

@@ -8,7 +8,7 @@ import type { CptRunInput, RunProgress } from '@cpt/contracts/cpt-run'
 import { controlQueue } from '@cpt/contracts/ids'
 import { failureOf, pageOf, progressOf, resultOf, stageIs, startRun, type RunHandle } from '../harness/runs.ts'
 import { briefRun, makeSmallCorpus } from '../harness/small-run.ts'
-import { commitsOf, nothingLeft } from '../harness/store.ts'
+import { commitsOf, jobsIn, nothingLeft } from '../harness/store.ts'
 import { startSystem, type System } from '../harness/system.ts'
 
 let small: Awaited<ReturnType<typeof makeSmallCorpus>>
@@ -98,3 +98,52 @@ const writeTokens = async (folder: string): Promise<{ sha256: string; documents:
   await writeFile(join(folder, 'pile.bin'), Buffer.from(Uint16Array.from(written.flat()).buffer))
   return { sha256: createHash('sha256').update(tokenizer).digest('hex'), documents }
 }
+
+test('preparations whose sources overlap do each unit once, at the same time or one after the other', async () => {
+  const of = (...names: string[]) => (shared?.sources ?? []).filter((s) => names.includes(s.name))
+  // sources that nothing before has read
+  const fresh = async (name: string): Promise<string> => {
+    const lines = (await readFile(join(small.dir, `${name}.jsonl`), 'utf8')).trimEnd().split('\n')
+    await writeFile(join(small.dir, `${name}-again.jsonl`), lines.map((line) => JSON.stringify({ ...(JSON.parse(line) as object), source: 'again' })).join('\n'))
+    return `small:${name}-again.jsonl`
+  }
+  const again = Object.fromEntries(await Promise.all(['zh', 'en', 'replay'].map(async (name) => [name, await fresh(name)] as const)))
+  const corpus = (...names: string[]) => ({ ...shared, sources: of(...names).map((s) => ({ ...s, path: again[s.name] ?? s.path })), off: ['classify-topics', 'hold-out', 'score-ppl'] as const })
+  const before = await unitsAsked(system.storeDir)
+  const pair = await Promise.all([prepare({ ...corpus('zh', 'en'), name: 'left', off: [...corpus().off] }), prepare({ ...corpus('zh', 'replay'), name: 'right', off: [...corpus().off] })])
+  await Promise.all(pair.map((p) => p.result()))
+  const both = since(before, await unitsAsked(system.storeDir))
+  expect(both.get('ingest')).toHaveLength(3)
+  expect(both.get('filter')).toHaveLength(3)
+  for (const [stage, units] of both) expect(new Set(units).size, `${stage}: a unit was given to two jobs`).toBe(units.length)
+
+  const later = await prepare({ ...corpus('zh', 'en', 'replay'), name: 'all', off: [...corpus().off] })
+  await later.result()
+  const added = since(before, await unitsAsked(system.storeDir))
+  expect([added.get('ingest'), added.get('filter')]).toEqual([both.get('ingest'), both.get('filter')])
+  const more = await prepare({ ...corpus('zh', 'en', 'replay', 'dirty'), name: 'more', off: [...corpus().off] })
+  await more.result()
+  const withOneMore = since(before, await unitsAsked(system.storeDir))
+  expect([withOneMore.get('ingest')?.length, withOneMore.get('filter')?.length]).toEqual([4, 4])
+  await nothingLeft(system.storeDir)
+})
+
+/** By stage the fingerprints of all units that jobs were given, as often as they were. */
+const unitsAsked = async (storeDir: string): Promise<Map<string, string[]>> => {
+  const asked = new Map<string, string[]>()
+  for (const { folder } of await jobsIn(storeDir)) {
+    const { stage, units } = JSON.parse(await readFile(join(folder, 'request.json'), 'utf8')) as { stage: string; units: { fingerprint: string }[] | null }
+    asked.set(stage, [...(asked.get(stage) ?? []), ...(units ?? []).map((u) => u.fingerprint)].sort())
+  }
+  return asked
+}
+
+const since = (before: Map<string, string[]>, after: Map<string, string[]>): Map<string, string[]> =>
+  new Map([...after].map(([stage, units]) => {
+    const left = [...(before.get(stage) ?? [])]
+    return [stage, units.filter((u) => {
+      const at = left.indexOf(u)
+      if (at >= 0) left.splice(at, 1)
+      return at < 0
+    })]
+  }))
