@@ -28,6 +28,7 @@ export interface Holding {
   record: { key: string; is: CommitRecord; bytes: Uint8Array } | null
   checkpoints: StoreEntry[]
   data: StoreEntry[]
+  /** How work was cut into ranges, and who does a unit. */
   ranges: StoreEntry[]
   claims: StoreEntry[]
   jobs: JobEntry[]
@@ -62,6 +63,7 @@ export const takeInventory = async (store: ArtifactStore, { workDir, cacheDir }:
     }
   }
   for (const kind of ['checkpoints', 'data', 'ranges', 'claims'] as const) await each(`${kind}/`, (entry, f) => holdingOf(f)[kind].push(entry))
+  await each('units/', (entry, f) => holdingOf(f).ranges.push(entry))
   inventory.drafts.push(...(await store.entries(`${draftsIn('')}/`)))
   for (const entry of await store.entries('decisions/')) {
     const folder = entry.key.split('/')[1] ?? ''
