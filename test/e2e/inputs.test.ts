@@ -107,7 +107,7 @@ test('preparations whose sources overlap do each unit once, at the same time or 
     await writeFile(join(small.dir, `${name}-again.jsonl`), lines.map((line) => JSON.stringify({ ...(JSON.parse(line) as object), source: 'again' })).join('\n'))
     return `small:${name}-again.jsonl`
   }
-  const again = Object.fromEntries(await Promise.all(['zh', 'en', 'replay'].map(async (name) => [name, await fresh(name)] as const)))
+  const again = Object.fromEntries(await Promise.all(['zh', 'en', 'replay', 'retention'].map(async (name) => [name, await fresh(name)] as const)))
   const corpus = (...names: string[]) => ({ ...shared, sources: of(...names).map((s) => ({ ...s, path: again[s.name] ?? s.path })), off: ['classify-topics', 'hold-out', 'score-ppl'] as const })
   const before = await unitsAsked(system.storeDir)
   const pair = await Promise.all([prepare({ ...corpus('zh', 'en'), name: 'left', off: [...corpus().off] }), prepare({ ...corpus('zh', 'replay'), name: 'right', off: [...corpus().off] })])
@@ -121,7 +121,7 @@ test('preparations whose sources overlap do each unit once, at the same time or 
   await later.result()
   const added = since(before, await unitsAsked(system.storeDir))
   expect([added.get('ingest'), added.get('filter')]).toEqual([both.get('ingest'), both.get('filter')])
-  const more = await prepare({ ...corpus('zh', 'en', 'replay', 'dirty'), name: 'more', off: [...corpus().off] })
+  const more = await prepare({ ...corpus('zh', 'en', 'replay', 'retention'), name: 'more', off: [...corpus().off] })
   await more.result()
   const withOneMore = since(before, await unitsAsked(system.storeDir))
   expect([withOneMore.get('ingest')?.length, withOneMore.get('filter')?.length]).toEqual([4, 4])
