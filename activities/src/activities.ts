@@ -26,6 +26,7 @@ export const createStageActivities = (deps: Deps): StageActivities => ({
   dedup: runStage(deps, stages.dedup),
   decontaminate: runStage(deps, stages.decontaminate),
   findPersonalData: runStage(deps, stages.findPersonalData),
+  scoreQuality: runStage(deps, stages.scoreQuality),
   labelTopics: runStage(deps, stages.labelTopics),
   trainTopicClassifier: runStage(deps, stages.trainTopicClassifier),
   classifyTopics: runStage(deps, stages.classifyTopics),

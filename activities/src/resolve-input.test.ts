@@ -68,6 +68,8 @@ describe('the shipped quickstart', () => {
     const modelOf = async (env: Record<string, string>, more: object = {}) => (await resolving(env)({ corpus: { topics: { label: { ...label, ...more } } } })).spec.corpus.topics.label
     expect(await modelOf({ CPT_LABEL_MODEL: 'small' })).toEqual({ ...label, model: 'small' })
     expect(await modelOf({ CPT_LABEL_MODEL: 'small' }, { model: 'large' })).toEqual({ ...label, model: 'large' })
+    const quality = (await resolving({ CPT_LABEL_MODEL: 'small' })({ corpus: { quality: { languages: ['zh'], label: { docsPerLanguage: 9 } } } })).spec.corpus.quality
+    expect(quality).toEqual({ languages: ['zh'], label: { docsPerLanguage: 9, model: 'small' } })
     expect(await problemsOf(modelOf({}))).toMatchObject([{ path: 'corpus.topics.label.model' }])
     expect(await problemsOf(modelOf({ CPT_LABEL_MODEL: 'small' }, { languages: ['fr'] }))).toMatchObject([{ path: 'corpus.topics.label.languages.0' }])
     expect((await resolving({ CPT_LABEL_MODEL: 'small' })({})).spec).toEqual((await resolve({})).spec)

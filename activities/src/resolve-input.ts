@@ -30,8 +30,12 @@ export const overPreset = async ({ roots, labelModel }: Pick<Config, 'roots' | '
 /** A sample that a model is to label, without the model's name, is labelled by the one of the configuration. */
 const withLabelModel = (merged: unknown, model: string | null): unknown => {
   const corpus = isObject(merged) ? merged['corpus'] : undefined
-  const topics = isObject(corpus) ? corpus['topics'] : undefined
-  return model === null || !isObject(topics) || !isObject(topics['label']) || topics['label']['model'] !== undefined ? merged : mergeDeep(merged, { corpus: { topics: { label: { model } } } })
+  if (model === null || !isObject(corpus)) return merged
+  return (['topics', 'quality'] as const).reduce<unknown>((run, part) => {
+    const of = corpus[part]
+    const label = isObject(of) ? of['label'] : undefined
+    return !isObject(label) || label['model'] !== undefined ? run : mergeDeep(run, { corpus: { [part]: { label: { model } } } })
+  }, merged)
 }
 
 /**

@@ -94,6 +94,13 @@ export const CorpusSpec = z.strictObject({
     fallback: z.enum(['source']).optional(),
     label: LabelSpec.optional(),
   }),
+  /** Scores documents of these languages from 0 to 5 and drops those under `minScore`; labels are what sources give for a topic, 0 to 5, or a model's. */
+  quality: z.strictObject({
+    languages: z.array(Language).min(1).max(100),
+    kinds: z.array(Kind).optional(),
+    minScore: z.int().min(0).max(5).optional(),
+    label: LabelSpec.omit({ languages: true }).optional(),
+  }).optional(),
   holdOut: z.strictObject({ targetSeNats: z.number().positive(), pairedSdNats: z.number().positive(), maxShare: Ratio, minDocs: z.int().min(1), maxDocChars: z.int().min(100) }).partial(),
   scoring: z.strictObject({
     windowTokens: z.int().min(8), maxTokensPerDoc: z.int().min(8), minTokens: z.int().min(2),

@@ -15,6 +15,7 @@ import { ingest } from './ingest.ts'
 import { labelTopics } from './label-topics.ts'
 import { sampleMixture } from './sample-mixture.ts'
 import { scorePpl } from './score-ppl.ts'
+import { scoreQuality } from './score-quality.ts'
 import { synthesizeQa } from './synthesize-qa.ts'
 import { tokenize } from './tokenize.ts'
 import { train } from './train.ts'
@@ -28,6 +29,7 @@ export const stages = {
   dedup,
   decontaminate,
   findPersonalData,
+  scoreQuality,
   labelTopics,
   trainTopicClassifier,
   classifyTopics,

@@ -29,6 +29,7 @@ MANIFESTS = {
     "decontaminate": ["corpus", "drops"],
     "find-personal-data": ["corpus", "drops"],
     "classify-topics": ["corpus", "drops"],
+    "score-quality": ["corpus", "drops"],
     "tokenize": ["corpus", "drops"],
     "score-ppl": ["tokens", "index"],
     "count-funnel": ["corpus", "drops", "index"],

@@ -28,6 +28,7 @@ from cpt_ml.ingest import IngestRequest
 from cpt_ml.label_topics import LabelTopicsRequest
 from cpt_ml.sample_mixture import SampleMixtureRequest
 from cpt_ml.score_ppl import ScorePplRequest
+from cpt_ml.score_quality import ScoreQualityRequest
 from cpt_ml.synthesize_qa import SynthesizeQaRequest
 from cpt_ml.tokenize import TokenizeRequest
 from cpt_ml.train import FromModel, TrainRequest
@@ -44,6 +45,7 @@ REQUESTS: dict[str, type[Any]] = {
     "label-topics": LabelTopicsRequest,
     "train-topic-classifier": TrainTopicClassifierRequest,
     "classify-topics": ClassifyTopicsRequest,
+    "score-quality": ScoreQualityRequest,
     "hold-out": HoldOutRequest,
     "tokenize": TokenizeRequest,
     "score-ppl": ScorePplRequest,

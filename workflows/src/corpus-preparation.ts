@@ -6,6 +6,7 @@ import type { StratumCount } from '@cpt/contracts/count-strata'
 import { CorpusPreparationInput, isTokens, type CptRunInput, type CptRunSpec, type DataStage } from '@cpt/contracts/cpt-run'
 import { Placeholders, type FindPersonalDataResult } from '@cpt/contracts/find-personal-data'
 import { FieldMapping } from '@cpt/contracts/ingest'
+import { qualityScores, qualityTaxonomy } from '@cpt/contracts/score-quality'
 import { topicsOf } from '@cpt/contracts/topics'
 import type { z } from 'zod'
 import { light } from './activity-options.ts'
@@ -66,7 +67,8 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
   const clean = off.has('decontaminate') ? leftOut(run, 'decontaminate') : await run.stage('decontaminate', 'decontaminate', {
     corpus, drops: dropsOf(filtered, deduplicated), benchmarks: benchmarks.map((b) => ({ name: b.name, items: b.items })), ...spec.corpus.decontaminate,
   }, { placement: data, note: kept })
-  const drops = dropsOf(filtered, deduplicated, clean)
+  const good = await goodEnough(run, spec, corpus, dropsOf(filtered, deduplicated, clean))
+  const drops = dropsOf(filtered, deduplicated, clean, good)
 
   const { placeholders, ...searched } = spec.corpus.personalData ?? {}
   const redaction = spec.corpus.personalData === undefined ? {} : {
@@ -92,11 +94,11 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
   }, {
     placement: data, note: (r) => `${r.strata.reduce((sum, s) => sum + s.docs, 0)} documents in ${r.strata.length} sets`,
   })
-  const { tokens, index } = await run.stage('tokenize', 'tokenize', { corpus, drops: dropsOf(filtered, deduplicated, clean, heldOut), tokenizer, ...redaction }, { placement: data, note: (r) => `${r.counts.tokens} tokens in ${r.counts.docs} documents` })
+  const { tokens, index } = await run.stage('tokenize', 'tokenize', { corpus, drops: [...drops, ...dropsOf(heldOut)], tokenizer, ...redaction }, { placement: data, note: (r) => `${r.counts.tokens} tokens in ${r.counts.docs} documents` })
   const scored = off.has('score-ppl') ? leftOut(run, 'score-ppl') : await run.stage('score-ppl', 'scorePpl', scoringOf(spec, { tokens, index, scorer }), { placement: scoring, note: scoresNote })
   const { strata } = await run.stage('count-strata', 'countStrata', { corpus, topics, index }, { placement: data, note: (r) => `${r.strata.length} strata` })
   await run.optionalStage('count-funnel', 'countFunnel', {
-    corpus, ...judgedBy({ 'filter': filtered, 'dedup': deduplicated, 'decontaminate': clean, 'hold-out': heldOut }), index,
+    corpus, ...judgedBy({ 'filter': filtered, 'dedup': deduplicated, 'decontaminate': clean, 'score-quality': good, 'hold-out': heldOut }), index,
   }, { placement: data, note: (r) => `${r.counts.docs} documents by source and language` })
 
   const pool = { corpus, tokens, index, topics, scores: scored?.scores ?? null }
@@ -162,6 +164,26 @@ const labelSample = async (run: Run, spec: ResolvedRun['spec'], corpus: Artifact
     corpus, drops, languages: Object.fromEntries(taxonomiesIn(spec.corpus.topics).filter((c) => languages.includes(c.language)).map(({ language, taxonomy, topics }) => [language, { taxonomy, topics: [...topics] }])), kinds, ...withoutGaps(sample), seed: spec.seed,
   }, { placement: spec.placement.data, note: (r) => `${r.counts.labelled} of ${r.counts.sampled} documents labelled, ${r.counts.promptTokens + r.counts.completionTokens} tokens` })
   return { labels }
+}
+
+/** With what scores too low dropped as well, where the input asks for that. */
+const goodEnough = async (run: Run, spec: ResolvedRun['spec'], corpus: ArtifactRef, drops: ArtifactRef[]): Promise<{ verdicts: ArtifactRef } | null> => {
+  const { quality, topics: { kinds: webKinds } } = spec.corpus
+  if (quality === undefined) return null
+  const { languages, kinds = webKinds, label } = quality
+  const { data } = spec.placement
+  const topics = [...qualityScores]
+  const labels = label === undefined ? {} : await run.stage('label-topics/quality', 'labelTopics', {
+    corpus, drops, languages: Object.fromEntries(languages.map((language) => [language, { taxonomy: qualityTaxonomy, topics }])), kinds, prompt: 'quality/1', ...withoutGaps(label), seed: spec.seed,
+  }, { placement: data, note: (r) => `${r.counts.labelled} of ${r.counts.sampled} documents labelled, ${r.counts.promptTokens + r.counts.completionTokens} tokens` }).then((r) => ({ labels: r.labels }))
+  const trained = await Promise.all(languages.map(async (language) => [
+    language,
+    await run.stage(`train-topic-classifier/quality-${language}`, 'trainTopicClassifier', { corpus, drops, ...labels, language, taxonomy: qualityTaxonomy, topics, kinds, seed: spec.seed },
+      { placement: data, note: (r) => `accuracy ${r.accuracy.toFixed(2)} on ${r.numTest} held-out documents` }),
+  ] as const))
+  return await run.stage('score-quality', 'scoreQuality', {
+    corpus, drops, scorers: Object.fromEntries(trained.map(([language, t]) => [language, t.classifier])), kinds, ...(quality.minScore === undefined ? {} : { minScore: quality.minScore }),
+  }, { placement: data, note: kept })
 }
 
 const withoutGaps = <T extends object>(fields: T): T => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as T

@@ -13,6 +13,8 @@ const settingsIn: Record<string, (request: Fields) => Fields> = {
   'dedup': ({ ngram, numPermutations, jaccard }) => ({ dedup: { ngram, numPermutations, jaccard } }),
   'decontaminate': ({ ngram, ignoreGramsOver, maxHitRatio }) => ({ decontaminate: { ngram, ignoreGramsOver, maxHitRatio } }),
   'find-personal-data': ({ kinds, find }) => ({ personalData: { kinds, find } }),
+  'score-quality': ({ kinds, minScore }) => ({ quality: { kinds, minScore } }),
+  'label-topics/quality': ({ docsPerLanguage, maxDocChars, maxTokens, model }) => ({ quality: { label: { docsPerLanguage, maxDocChars, maxTokens, model } } }),
   'label-topics': ({ docsPerLanguage, maxDocChars, maxTokens, model }) => ({ topics: { label: { docsPerLanguage, maxDocChars, maxTokens, model } } }),
   'classify-topics': ({ kinds, minProbability, fallback }) => ({ topics: { kinds, minProbability, fallback } }),
   'hold-out': ({ targetSeNats, pairedSdNats, maxShare, minDocs, maxDocChars }) => ({ holdOut: { targetSeNats, pairedSdNats, maxShare, minDocs, maxDocChars } }),
