@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import re
+from array import array
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -28,6 +29,7 @@ MAX_RECOVERED_RATIO = 0.2
 GENERATED_WITHIN_LINES = 5
 TOP_GRAMS = (2, 3, 4)
 DUPLICATE_GRAMS = (5, 6, 7, 8, 9, 10)
+READ_AT_ONCE = 1 << 16  # lines or n-grams as Python's objects
 HAN_PER_WORD = 2  # a Chinese word has 1.5 to 2 characters
 
 _MOJIBAKE_FIRST = (0xC2, 0xC3, *range(0xE2, 0xF0))
@@ -262,9 +264,15 @@ class Facts:
         from pyarrow.compute import match_substring_regex  # noqa: PLC0415 # pyright: ignore[reportAttributeAccessIssue]
 
         texts, origin = self.columns.texts, self.columns.starts
-        found = [texts[d][a - o : b - o] for d, a, b, o in _rows(lines.doc, lines.start, lines.end, origin[lines.doc])]
-        matches = match_substring_regex(pa.array(found, pa.large_string()), pattern, ignore_case=True)
-        return matches.to_numpy(zero_copy_only=False).astype(np.bool_)
+        matches = np.zeros(len(lines), dtype=np.bool_)
+        for begin in range(0, len(lines), READ_AT_ONCE):
+            part = slice(begin, begin + READ_AT_ONCE)
+            doc, first = lines.doc[part], origin[lines.doc[part]]
+            rows = _rows(doc, lines.start[part] - first, lines.end[part] - first)
+            found = pa.array([texts[d][a:b] for d, a, b in rows], pa.large_string())
+            told = match_substring_regex(found, pattern, ignore_case=True)
+            matches[part] = told.to_numpy(zero_copy_only=False)
+        return matches
 
     def mean_line_chars(self) -> Floats:
         lines = self.columns.lines
@@ -868,9 +876,11 @@ def _top(repeats: Repeats, tokens: Segments, ends: Ints, num_docs: int, *, space
 def _covered(repeats: Repeats, tokens: Segments, num_docs: int) -> Floats:
     """Characters in tokens that an n-gram covers which stood before: at least those that `_skipping` counts."""
     later = repeats.later
-    size = len(tokens) + 1
-    change = np.bincount(later, minlength=size) - np.bincount(later + repeats.n, minlength=size)
-    inside = np.flatnonzero(np.cumsum(change[:-1]))
+    # a place stands there once, so a change is of one, and no token is in more than n of them
+    change = np.zeros(len(tokens) + 1, dtype=np.int8)
+    change[later] += 1
+    change[later + np.int32(repeats.n)] -= 1
+    inside = np.flatnonzero(np.cumsum(change[:-1], dtype=np.int8))
     return np.bincount(tokens.doc[inside], tokens.length[inside].astype(np.float64), num_docs).astype(np.float64)
 
 
@@ -880,21 +890,24 @@ def _skipping(repeats: Repeats, tokens: Segments, ends: Ints, docs: Bools) -> Fl
     What stands once is never found and hides nothing, so only n-grams that stand twice are read.
     """
     chosen = docs[tokens.doc[repeats.at]]
-    gram = np.repeat(np.arange(len(repeats.first)), repeats.counts)[chosen]
+    gram = np.repeat(np.arange(len(repeats.first), dtype=np.int32), repeats.counts)[chosen]
     at = repeats.at[chosen]
     order = np.argsort(at)
     at, gram = at[order], gram[order]
-    seen: set[int] = set()
-    hits: list[int] = []
+    del order, chosen
+    seen = bytearray(len(repeats.first))
+    hits = array("q")
     read_on = 0
-    for place, which in zip(at.tolist(), gram.tolist(), strict=True):
-        if place < read_on:
-            continue
-        if which in seen:
-            hits.append(place)
-            read_on = place + repeats.n
-        else:
-            seen.add(which)
+    for begin in range(0, len(at), READ_AT_ONCE):
+        part = slice(begin, begin + READ_AT_ONCE)
+        for place, which in zip(at[part].tolist(), gram[part].tolist(), strict=True):
+            if place < read_on:
+                continue
+            if seen[which]:
+                hits.append(place)
+                read_on = place + repeats.n
+            else:
+                seen[which] = 1
     found = np.array(hits, dtype=np.int64)
     return np.bincount(tokens.doc[found], ends[found + repeats.n] - ends[found], len(docs)).astype(np.float64)
 

@@ -57,6 +57,8 @@ class Segments:
         return self.end - self.start
 
     def of(self, chosen: Bools) -> Segments:
+        if chosen.all():
+            return self
         return Segments(self.start[chosen], self.end[chosen], self.doc[chosen])
 
 
@@ -74,6 +76,11 @@ class TextColumns:
         number, self._bits_of_class = classes()
         self._class = number[self.chars]
         self._has: dict[int, Bools] = {}
+        self._exact: Prefix | None = None
+        self._lowered: Prefix | None = None
+        self._shapes: Shapes | None = None
+        self._words: Segments | None = None
+        self._tokens: Segments | None = None
 
     @functools.cached_property
     def bits(self) -> npt.NDArray[np.uint16]:
@@ -82,9 +89,12 @@ class TextColumns:
 
     def has(self, bit: int) -> Bools:
         """Whether each character has one of the bits: to be read, not written to."""
-        if bit not in self._has:
-            self._has[bit] = (self._bits_of_class & bit != 0)[self._class]
-        return self._has[bit]
+        if bit in self._has:
+            return self._has[bit]
+        found = (self._bits_of_class & bit != 0)[self._class]
+        if len(found) <= MOST_REMEMBERED:
+            self._has[bit] = found
+        return found
 
     @functools.cached_property
     def _histogram(self) -> Ints:
@@ -135,9 +145,13 @@ class TextColumns:
     def _stripped(self, raw: Segments) -> Segments:
         visible = self.visible
         first = np.searchsorted(visible, raw.start)
-        last = np.searchsorted(visible, raw.end) - 1
-        some = first <= last
-        return Segments(visible[first[some]], visible[last[some]] + 1, raw.doc[some])
+        last = np.searchsorted(visible, raw.end)
+        some = first < last
+        first, last = first[some], last[some]
+        last -= 1
+        start, end = visible[first], visible[last]
+        end += 1
+        return Segments(start, end, raw.doc if some.all() else raw.doc[some])
 
     @functools.cached_property
     def paragraphs(self) -> Segments:
@@ -157,13 +171,17 @@ class TextColumns:
 
     # --- words and tokens ---
 
-    @functools.cached_property
+    # 24 bytes each: the tokens are made when the rules are through with the words
+
+    @property
     def words(self) -> Segments:
         """words-v1: runs of letters and digits, and single Han characters."""
-        han, alnum = self.has(HAN), self.has(ALNUM)
-        return self._pieces(alnum | han, alnum & ~han)
+        if self._words is None:
+            self._tokens = None
+            self._words = self._made_words()
+        return self._words
 
-    @functools.cached_property
+    @property
     def tokens(self) -> Segments:
         """Words as English tokenizers have them, and punctuation.
 
@@ -171,6 +189,16 @@ class TextColumns:
         begin with one of LEADER; a Han character is a word; other characters are tokens of their own, but full stops or
         hyphens in a row are one.
         """
+        if self._tokens is None:
+            self._words = None
+            self._tokens = self._made_tokens()
+        return self._tokens
+
+    def _made_words(self) -> Segments:
+        han, alnum = self.has(HAN), self.has(ALNUM)
+        return self._pieces(alnum | han, alnum & ~han)
+
+    def _made_tokens(self) -> Segments:
         han, alnum = self.has(HAN), self.has(ALNUM)
         alnum = alnum & ~han
         inner = self.has(JOINER).copy()
@@ -215,19 +243,33 @@ class TextColumns:
 
     # --- hashes ---
 
-    @functools.cached_property
+    # eight bytes and more a character each, so only the one last asked for is kept: rules ask in turn
+
+    @property
     def exact(self) -> Prefix:
         """Hashes of segments as they are written."""
-        return Prefix(self.chars)
+        if self._exact is None:
+            self._lowered = self._shapes = None
+            self._exact = Prefix(self.chars)
+        return self._exact
 
-    @functools.cached_property
+    @property
     def lowered(self) -> Prefix:
         """Hashes of segments in lower case."""
-        return Prefix(lower_case()[self.chars])
+        if self._lowered is None:
+            self._exact = self._shapes = None
+            self._lowered = Prefix(lower_case()[self.chars])
+        return self._lowered
 
-    @functools.cached_property
+    @property
     def shapes(self) -> Shapes:
         """Hashes of segments in lower case with every number written as 0."""
+        if self._shapes is None:
+            self._exact = self._lowered = None
+            self._shapes = self._made_shapes()
+        return self._shapes
+
+    def _made_shapes(self) -> Shapes:
         digit = self.has(DIGIT)
         again = digit.copy()
         again[1:] &= digit[:-1]
@@ -239,51 +281,79 @@ class Prefix:
     """Hashes of any segments of one sequence of characters."""
 
     def __init__(self, chars: Chars) -> None:
-        powers, self._inverse = _powers(len(chars))
-        self._sums = _sums(chars.astype(np.uint64) + np.uint64(1), powers[: len(chars)])
+        self._sums = np.zeros(len(chars) + 1, dtype=np.uint64)
+        for begin in range(0, len(chars), BLOCK):
+            part = chars[begin : begin + BLOCK]
+            _add_sums(self._sums, begin, part, _powers_from(begin, len(part)))
 
     def hash(self, segments: Segments) -> Hashes:
         """uint64 of each segment: equal for equal characters."""
-        return mix((self._sums[segments.end] - self._sums[segments.start]) * self._inverse[segments.start])
+        sums = self._sums[segments.end]
+        sums -= self._sums[segments.start]
+        return _mixed(_times_inverse(sums, segments.start))
 
 
 class Shapes:
     """Hashes and lengths of any segments of a sequence of which some characters are left out."""
 
     def __init__(self, chars: Chars, kept: Bools) -> None:
-        self._place = np.zeros(len(chars) + 1, dtype=np.int64)
+        self._place = np.zeros(len(chars) + 1, dtype=np.int32)
         np.cumsum(kept, out=self._place[1:])
-        powers, self._inverse = _powers(len(chars) + 1)
-        values = (chars.astype(np.uint64) + np.uint64(1)) * kept
-        self._sums = _sums(values, powers[self._place[:-1]])
+        self._sums = np.zeros(len(chars) + 1, dtype=np.uint64)
+        for begin in range(0, len(chars), BLOCK):
+            part = slice(begin, begin + BLOCK)
+            places = self._place[:-1][part]
+            first = int(places[0])
+            powers = _powers_from(first, int(places[-1]) - first + 1)[places - first]
+            _add_sums(self._sums, begin, chars[part], powers * kept[part])
 
     def hash(self, segments: Segments) -> Hashes:
         """uint64 of each segment: equal for equal characters that are not left out."""
-        sums = self._sums[segments.end] - self._sums[segments.start]
-        return mix(sums * self._inverse[self._place[segments.start]])
+        sums = self._sums[segments.end]
+        sums -= self._sums[segments.start]
+        return _mixed(_times_inverse(sums, self._place[segments.start]))
 
     def length(self, segments: Segments) -> Ints:
         """Characters of each segment that are not left out."""
-        return self._place[segments.end] - self._place[segments.start]
+        return (self._place[segments.end] - self._place[segments.start]).astype(np.int64)
 
 
-def _sums(values: Hashes, powers: Hashes) -> Hashes:
-    sums = np.zeros(len(values) + 1, dtype=np.uint64)
-    np.multiply(values, powers, out=values)
-    np.cumsum(values, out=sums[1:])
+def _add_sums(sums: Hashes, begin: int, chars: Chars, powers: Hashes) -> None:
+    """The prefix sums of c·power from `begin` on; those up to there are made."""
+    values = chars.astype(np.uint64)
+    values += np.uint64(1)
+    values *= powers
+    after = sums[begin + 1 : begin + 1 + len(chars)]
+    np.cumsum(values, out=after)
+    after += sums[begin]
+
+
+MOST_REMEMBERED = 1 << 22  # characters of a batch for which what was looked up is kept
+BLOCK = 1 << 20  # characters a step: more than most batches have, and what tables of powers are kept for
+
+
+@functools.cache
+def _tables() -> tuple[Hashes, Hashes]:
+    """BLOCK powers of the base and of its inverse."""
+    return _geometric(_BASE, BLOCK), _geometric(_INVERSE, BLOCK)
+
+
+def _powers_from(first: int, count: int) -> Hashes:
+    """Powers of the base from `first` on, at most BLOCK of them."""
+    return _tables()[0][:count] * np.uint64(pow(_BASE, first, 1 << 64))
+
+
+def _times_inverse(sums: Hashes, powers: npt.NDArray[np.int32] | Ints) -> Hashes:
+    """Each sum times that power of the base's inverse; `sums` are overwritten."""
+    if len(powers) == 0:
+        return sums
+    of_blocks = _geometric(pow(_INVERSE, BLOCK, 1 << 64), int(powers.max()) // BLOCK + 1)
+    for begin in range(0, len(powers), BLOCK):
+        part = slice(begin, begin + BLOCK)
+        block, rest = np.divmod(powers[part], BLOCK)
+        sums[part] *= _tables()[1][rest]
+        sums[part] *= of_blocks[block]
     return sums
-
-
-LEAST_POWERS = 1 << 20  # more than most batches have characters
-_tables: list[tuple[Hashes, Hashes]] = []
-
-
-def _powers(count: int) -> tuple[Hashes, Hashes]:
-    """At least `count` powers of the base and of its inverse, kept for the next call."""
-    if not _tables or len(_tables[0][0]) < count:
-        size = max(count, LEAST_POWERS)
-        _tables[:] = [(_geometric(_BASE, size), _geometric(_INVERSE, size))]
-    return _tables[0]
 
 
 def _geometric(ratio: int, size: int) -> Hashes:
@@ -297,14 +367,18 @@ def _geometric(ratio: int, size: int) -> Hashes:
 
 def by_doc(hashes: Hashes, doc: Ints) -> Hashes:
     """Keys that are equal for equal hashes of one document alone."""
-    return mix(hashes + doc.astype(np.uint64) * _OF_DOCUMENT)
+    keys = doc.astype(np.uint64)
+    keys *= _OF_DOCUMENT
+    keys += hashes
+    return _mixed(keys)
 
 
 def stood_before(keys: Hashes) -> Bools:
     """Whether an equal key stands earlier."""
     order = np.argsort(keys, kind="stable")
     found = np.zeros(len(keys), dtype=np.bool_)
-    found[order[1:]] = keys[order[1:]] == keys[order[:-1]]
+    keys = keys[order]
+    found[order[1:]] = keys[1:] == keys[:-1]
     return found
 
 
@@ -317,7 +391,7 @@ class Repeats:
     """
 
     n: int
-    at: Ints
+    at: npt.NDArray[np.int32]
     bounds: Ints
     first: Ints
 
@@ -326,7 +400,7 @@ class Repeats:
         return np.diff(self.bounds, append=len(self.at))
 
     @property
-    def later(self) -> Ints:
+    def later(self) -> npt.NDArray[np.int32]:
         """Places, in order, where an n-gram stands that stood before."""
         return np.sort(self.at[self.at != np.repeat(self.first, self.counts)])
 
@@ -338,26 +412,32 @@ class Grams:
         self._hashes = hashes
         self._step = step
         last = np.searchsorted(doc, np.arange(num_docs), side="right")
-        self._left = last[doc] - np.arange(len(doc))
-        self._at = np.arange(len(doc))
+        self._left = (last[doc] - np.arange(len(doc))).astype(np.int32)
+        self._at = np.arange(len(doc), dtype=np.int32)
         self._sum = by_doc(np.zeros(len(doc), dtype=np.uint64), doc)
         self._n = 0
         self._extend()
 
     def _extend(self) -> None:
         long_enough = self._left[self._at] >= self._n + self._step
-        self._at, self._sum = self._at[long_enough], self._sum[long_enough]
+        self._keep(long_enough)
         for place in range(self._n, self._n + self._step):
-            self._sum = self._sum + self._hashes[self._at + place] * _place_factor(place)
+            further = self._hashes[self._at + np.int32(place)]
+            further *= _place_factor(place)
+            self._sum += further
         self._n += self._step
+
+    def _keep(self, chosen: Bools | Ints) -> None:
+        self._at = self._at[chosen]
+        self._sum = self._sum[chosen]
 
     def next(self) -> Repeats:
         """The repeated n-grams, one word longer than the last time (2 words the first time)."""
         self._extend()
-        at, sums = self._at, self._sum
-        keys = mix(sums)
+        keys = _mixed(self._sum)
         likely = _likely_repeated(keys)
-        at, sums, keys = at[likely], sums[likely], keys[likely]
+        self._keep(likely)
+        keys = keys[likely]
         order = np.argsort(keys)
         keys = keys[order]
         new = np.ones(len(keys), dtype=np.bool_)
@@ -365,16 +445,27 @@ class Grams:
         bounds = np.flatnonzero(new)
         counts = np.diff(bounds, append=len(keys))
         repeated = np.repeat(counts > 1, counts)
-        order = order[repeated]
-        self._at, self._sum = at[order], sums[order]
+        del keys
+        self._keep(order[repeated])
         counts = counts[counts > 1]
         bounds = np.cumsum(counts) - counts
-        first = np.minimum.reduceat(self._at, bounds) if len(bounds) else bounds
+        first = np.minimum.reduceat(self._at, bounds).astype(np.int64) if len(bounds) else bounds
         return Repeats(self._n, self._at, bounds, first)
+
+
+def _mixed(sums: Hashes) -> Hashes:
+    """mix() of each, a block at a time: its steps are arrays of the same length."""
+    mixed = np.empty_like(sums)
+    for begin in range(0, len(sums), BLOCK):
+        mixed[begin : begin + BLOCK] = mix(sums[begin : begin + BLOCK])
+    return mixed
 
 
 def _place_factor(place: int) -> np.uint64:
     return np.uint64(pow(_OF_TOKEN, place, 1 << 64))
+
+
+MOST_BUCKET_BITS = 21  # 16 MiB of counts
 
 
 def _likely_repeated(keys: Hashes) -> Bools:
@@ -382,5 +473,14 @@ def _likely_repeated(keys: Hashes) -> Bools:
     if not len(keys):
         return np.zeros(0, dtype=np.bool_)
     size = (4 * len(keys)).bit_length()
-    bucket = (keys >> np.uint64(64 - size)).view(np.int64)
-    return np.bincount(bucket, minlength=1 << size)[bucket] > 1
+    if size <= MOST_BUCKET_BITS:
+        bucket = (keys >> np.uint64(64 - size)).view(np.int64)
+        return np.bincount(bucket, minlength=1 << size)[bucket] > 1
+    # the same buckets, a part of them at a time
+    likely = np.zeros(len(keys), dtype=np.bool_)
+    part_of = (keys >> np.uint64(64 - size + MOST_BUCKET_BITS)).astype(np.uint8)
+    for part in range(1 << (size - MOST_BUCKET_BITS)):
+        chosen = np.flatnonzero(part_of == part)
+        bucket = ((keys[chosen] >> np.uint64(64 - size)) & np.uint64((1 << MOST_BUCKET_BITS) - 1)).view(np.int64)
+        likely[chosen] = np.bincount(bucket, minlength=1 << MOST_BUCKET_BITS)[bucket] > 1
+    return likely

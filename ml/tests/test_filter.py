@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections import Counter
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -222,6 +224,25 @@ def test_a_document_longer_than_a_batch_is_judged_as_a_whole(workbench: Workbenc
     long = "\n".join(f"{i} {PROSE}" for i in range(BATCH_CHARS // len(PROSE) + 10))
     result = run(workbench, [doc("a", PROSE), doc("b", long), doc("c", PROSE)])
     assert [r["reason"] for r in rows(workbench, result["verdicts"])] == [None, "duplicate-lines", None]
+
+
+def test_a_long_text_takes_at_most_80_bytes_of_memory_a_byte() -> None:
+    """So one of 16 MiB, the longest that ingest lets through, takes at most 1.5 GB with all rules on."""
+    rules = parse(FilterRules, everything_on())
+    peaks: dict[int, int] = {}
+    for size in (30_000, 150_000, 450_000):
+        words_there = enumerate(islice(cycle(PROSE.split()), size // 6))
+        text = " ".join(f"{word}{i % 5}" + ("," if i % 9 else ".\n") for i, word in words_there)
+        facts = Facts([text], ["web"], ["en"], rules)
+        if peaks:  # the first one makes tables that stay
+            tracemalloc.start()
+        for rule in filter_rules.RULES:
+            if rule.limit(rules) is not None:
+                rule.measure(facts)
+        peaks[len(text)] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    _, (small, less), (large, more) = sorted(peaks.items())
+    assert (more - less) / (large - small) <= 80
 
 
 def test_verdicts_are_row_aligned_and_counted_by_reason(workbench: Workbench) -> None:
