@@ -50,6 +50,15 @@ test('a preparation parks and goes on like a run, and commits its corpus as it w
   await nothingLeft(system.storeDir)
 })
 
+test('a preparation that takes personal data out looks for it, and does anew only what reads texts', async () => {
+  const run = await prepare({ ...web, name: 'private', maxQuarantineRatio: 0.1, personalData: { placeholders: { phone: '[tel]' } } })
+  await run.result()
+  const states = statesOf(await progressOf(asRun(run)))
+  expect(states).toMatchObject({ 'ingest': 'reused', 'decontaminate': 'reused', 'find-personal-data': 'done', 'classify-topics': 'reused', 'hold-out': 'done', 'tokenize': 'done' })
+  expect(await pageOf(run)).toMatch(/in \d+ of \d+ documents/)
+  await nothingLeft(system.storeDir)
+})
+
 test('a run takes the newest corpus of a name and makes nothing of it anew, though the files have moved on', async () => {
   await appendFile(join(small.dir, 'zh.jsonl'), '{"id": "new", "text": "后来才写的一篇，提交语料时还没有它。", "lang": "zh", "kind": "web"}\n')
   const claims = await claimsIn(system.storeDir)
