@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -24,10 +24,12 @@ from cpt_ml.corpus_shards import (
     string_array,
     text_lengths,
 )
+from cpt_ml.ingest_columns import Rows, mapped, mapped_pairs, own_ids
+from cpt_ml.ingest_columns import normal_texts as normal_texts_column
 from cpt_ml.job import Job, Unit
 from cpt_ml.json_lines import Unreadable
 from cpt_ml.normalise import normalise, not_normal
-from cpt_ml.source_rows import Bad, Batch, jsonl_batches, parquet_batches, text_batches
+from cpt_ml.source_rows import Bad, Batch, Columns, jsonl_batches, parquet_batches, text_batches
 from cpt_ml.store import ArtifactRef, Attempt, Json
 
 KINDS = frozenset(["web", "encyclopedia", "book", "qa", "paper", "math", "code", "synthetic"])
@@ -50,6 +52,7 @@ QUARANTINE = pa.schema(
     ]
 )
 MAX_EXAMPLES = 10
+MAX_ID_CHARS = 200
 # where a request does not say
 SHARD_DOCS = 1_000_000
 SHARD_BYTES = 256 << 20
@@ -154,12 +157,12 @@ def ingest_source(job: Job, limits: tuple[int, int], unit: Unit, attempt: Attemp
         BatchWriter(attempt.path("quarantine.parquet"), QUARANTINE) as quarantine,
     ):
         for batch in batches(job, source):
-            docs, texts, bad = reader.documents(batch)
-            if docs.ids:
-                lengths = text_lengths(texts)
-                corpus.add(_corpus_rows(source, docs, texts), lengths)
+            rows, bad = reader.documents(batch)
+            if rows is not None:
+                lengths = text_lengths(rows.columns["text"])
+                corpus.add(record_batch(CORPUS, [rows.columns[name] for name in CORPUS.names]), lengths)
                 kept_bytes += int(lengths.sum())
-                by_language.update(docs.languages)
+                by_language.update(rows.by_language)
             if bad:
                 quarantine.add(_quarantine_rows(source, bad))
                 by_reason.update(b.reason for b in bad)
@@ -184,7 +187,7 @@ def ingest_source(job: Job, limits: tuple[int, int], unit: Unit, attempt: Attemp
     }
 
 
-def batches(job: Job, source: Source) -> Iterator[Batch]:
+def batches(job: Job, source: Source) -> Iterator[Batch | Columns]:
     """What the source's file or folder holds, by its format."""
     fields = source.fields
     if source.format == "text":
@@ -193,23 +196,8 @@ def batches(job: Job, source: Source) -> Iterator[Batch]:
     path = job.store.file(source.file)
     if source.format == "parquet":
         return parquet_batches(path, [getattr(fields, name) for name in FieldMapping.__dataclass_fields__])
-    return jsonl_batches(path)
-
-
-def _corpus_rows(source: Source, docs: Documents, texts: pa.Array) -> pa.RecordBatch:
-    columns = {
-        "id": string_array(docs.ids),
-        "text": texts,
-        "language": string_array(docs.languages),
-        "kind": string_array(docs.kinds),
-        "label": string_array(docs.labels),
-        "source": same_strings(source.name, len(docs.ids)),
-        "origin": string_array(docs.origins),
-        "license": string_array(docs.licenses),
-        "use": same_strings(source.use, len(docs.ids)),
-        "line": int_array(docs.lines),
-    }
-    return record_batch(CORPUS, [columns[name] for name in CORPUS.names])
+    strings = [fields.text, fields.language, fields.kind, fields.topic, fields.origin, fields.license]
+    return jsonl_batches(path, strings, fields.id)
 
 
 def _quarantine_rows(source: Source, bad: list[Bad]) -> pa.RecordBatch:
@@ -232,8 +220,67 @@ class _Reader:
         self._places = _Places(source)
         self._strings = _Strings()
 
-    def documents(self, batch: Batch) -> tuple[Documents, pa.Array, list[Bad]]:
-        """Rows, their texts as a column, and all that is quarantined, in order of lines."""
+    def documents(self, batch: Batch | Columns) -> tuple[Rows | None, list[Bad]]:
+        """Rows, if there are any, and all that is quarantined, in order of lines."""
+        if isinstance(batch, Columns):
+            try:
+                rows = self._of_columns(batch)
+            except Unreadable:  # one of them: which, and why, is asked of each
+                rows = None
+            if rows is not None:
+                return rows, []
+            batch = batch.objects()
+        docs, texts, bad = self._of_objects(batch)
+        return self._rows(docs, texts) if docs.ids else None, bad
+
+    def _of_columns(self, batch: Columns) -> Rows | None:
+        """Rows of a batch whose lines are all documents. Raises Unreadable or returns None if one of them is none."""
+        fields, columns = self._source.fields, batch.columns
+        texts = normal_texts_column(columns[fields.text])
+        if texts is None:
+            return None
+        languages, kinds, by_language = mapped_pairs(
+            columns[fields.language], columns[fields.kind], lambda language, kind: self._places[language, kind]
+        )
+        default = self._source.license or "unknown"
+        numbers = range(batch.number, batch.number + len(texts))
+        prefix = self._source.full_name
+        ids = [f"{prefix}:{id}" for id in own_ids(columns[fields.id], numbers, _id, MAX_ID_CHARS)]
+        return self._with_source(
+            {
+                "id": string_array(self._ids.unique(ids, numbers)),
+                "text": texts,
+                "language": languages,
+                "kind": kinds,
+                "label": mapped(columns[fields.topic], lambda v: self._strings[v] or None),
+                "origin": mapped(columns[fields.origin], lambda v: self._strings[v]),
+                "license": mapped(columns[fields.license], lambda v: self._strings[v] or default),
+                "line": int_array(numbers),
+            },
+            by_language,
+        )
+
+    def _rows(self, docs: Documents, texts: pa.Array) -> Rows:
+        return self._with_source(
+            {
+                "id": string_array(docs.ids),
+                "text": texts,
+                "language": string_array(docs.languages),
+                "kind": string_array(docs.kinds),
+                "label": string_array(docs.labels),
+                "origin": string_array(docs.origins),
+                "license": string_array(docs.licenses),
+                "line": int_array(docs.lines),
+            },
+            Counter(docs.languages),
+        )
+
+    def _with_source(self, columns: dict[str, pa.Array], by_language: Counter[str]) -> Rows:
+        count = len(columns["text"])
+        same = {"source": self._source.name, "use": self._source.use}
+        return Rows(columns | {name: same_strings(value, count) for name, value in same.items()}, by_language)
+
+    def _of_objects(self, batch: Batch) -> tuple[Documents, pa.Array, list[Bad]]:
         at, rejected = list(range(len(batch.values))), dict[int, str]()
         try:
             docs = self._columns(batch.numbers, batch.values)
@@ -362,7 +409,7 @@ def _id(value: object, line_number: int) -> str:
     """The document's own id if it is a string or a whole number, else its line."""
     if isinstance(value, int) and not isinstance(value, bool):
         return str(value)
-    text = normalise(value)[:200] if isinstance(value, str) else ""
+    text = normalise(value)[:MAX_ID_CHARS] if isinstance(value, str) else ""
     return text or str(line_number)
 
 
@@ -373,7 +420,7 @@ class _UsedIds:
         self._recent: set[str] = set()
         self._old: list[npt.NDArray[np.uint64]] = []
 
-    def unique(self, ids: list[str], lines: list[int]) -> list[str]:
+    def unique(self, ids: list[str], lines: Sequence[int]) -> list[str]:
         """The ids, or with its line where the source has used one before."""
         old = self._among_old(ids)
         result = list(ids)

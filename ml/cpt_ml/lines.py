@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 from pathlib import Path
 
@@ -33,16 +34,21 @@ class Line:
 
 @dataclass(frozen=True)
 class Block:
-    """Lines in a row, blank ones too, without their line feeds: the first is line `number`, at byte `offset`."""
+    """Lines in a row, blank ones too, without the last line feed: the first is line `number`, at byte `offset`."""
 
     number: int
     offset: int
-    raw: list[bytes]
+    data: bytes
+
+    @cached_property
+    def raw(self) -> list[bytes]:
+        """The lines without their line feeds."""
+        return self.data.split(b"\n")
 
     @property
     def end(self) -> int:
         """Byte behind the last line."""
-        return self.offset + sum(map(len, self.raw)) + len(self.raw)
+        return self.offset + len(self.data) + 1
 
     def lines(self, indices: list[int]) -> Iterator[Line]:
         """Those lines, in order; indices ascend."""
@@ -100,15 +106,15 @@ def read_blocks(path: Path) -> Iterator[Block | Line]:
         end = chunk.rfind(b"\n")
         rest = chunk[end + 1 :]
         if end >= 0:
-            raw = chunk[:end].split(b"\n")
-            yield Block(number, offset, raw)
-            number, offset = number + len(raw), offset + end + 1
+            block = Block(number, offset, chunk[:end])
+            yield block
+            number, offset = number + block.data.count(b"\n") + 1, offset + end + 1
     if broken is not None or isinstance(rest, _LongLine):
         last = rest if isinstance(rest, _LongLine) else _LongLine.of(number, offset, rest)
         if broken is not None or not last.blank:
             yield last.close(broken or "line-too-long")
     elif rest.strip():
-        yield Block(number, offset, [rest])
+        yield Block(number, offset, rest)
 
 
 class _LongLine:

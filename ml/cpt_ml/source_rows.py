@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from cpt_ml.durable_files import files_under, sha256_file
+from cpt_ml.json_columns import ColumnReader
 from cpt_ml.json_lines import Unreadable, parse_line, vouched
 from cpt_ml.lines import MAX_LINE_BYTES, Block, Line, read_blocks
 from cpt_ml.store import Json
@@ -45,6 +46,16 @@ class Batch:
     offset: int = 0  # byte of the source that reading has come to
 
 
+@dataclass(frozen=True)
+class Columns:
+    """Objects in a row by columns, the first with this number; `objects` gives the same ones as a batch."""
+
+    number: int
+    columns: dict[str, pa.Array]
+    objects: Callable[[], Batch]
+    offset: int
+
+
 def batch_of_bad(*bad: Bad) -> Batch:
     """A batch of which nothing can be read."""
     return Batch([], [], lambda _: [], list(bad), bad[-1].offset)
@@ -53,10 +64,25 @@ def batch_of_bad(*bad: Bad) -> Batch:
 # --- JSON Lines ---
 
 
-def jsonl_batches(path: Path) -> Iterator[Batch]:
-    """Objects of a file of JSON Lines; a line's number counts blank ones, its offset is of the unpacked file."""
+def jsonl_batches(path: Path, strings: Sequence[str], id: str) -> Iterator[Batch | Columns]:
+    """Objects of a file of JSON Lines; a line's number counts blank ones, its offset is of the unpacked file.
+
+    Where the keys `strings` have strings, and `id` strings or whole numbers, and no line is bad, they come as columns.
+    """
+    reader = ColumnReader(strings, id)
+
+    def objects(block: Block) -> Batch:
+        batch = _of_block(block)
+        reader.learn(batch.values)
+        return batch
+
     for part in read_blocks(path):
-        yield _of_block(part) if isinstance(part, Block) else batch_of_bad(_bad(part, part.problem or ""))
+        if not isinstance(part, Block):
+            yield batch_of_bad(_bad(part, part.problem or ""))
+        elif (columns := reader.read(part)) is not None:
+            yield Columns(part.number, columns, lambda block=part: objects(block), part.end)
+        else:
+            yield objects(part)
 
 
 def _of_block(block: Block) -> Batch:

@@ -14,8 +14,9 @@ import pyarrow as pa
 from conftest import Workbench
 from documents import PROSE, PROSE_ZH, doc, ingest, rows, source
 
+from cpt_ml.json_columns import ColumnReader
 from cpt_ml.json_lines import parse_line, vouched
-from cpt_ml.lines import Line
+from cpt_ml.lines import Block, Line
 from cpt_ml.store import Json
 
 HUGE = 200 << 20
@@ -222,6 +223,86 @@ def test_what_the_fast_parser_vouches_for_is_what_the_strict_one_reads() -> None
             vouched_for += 1
             assert repr(found) == repr(parse_line(Line(1, 0, bytes(raw), "")))
     assert vouched_for > 1000
+
+
+STRINGS = ["text", "lang", "kind", "topic"]
+
+
+def flat(rng: random.Random, number: int) -> bytes:
+    """A good line without nested values."""
+    value = {k: v for k, v in json.loads(good(rng, number)).items() if k != "note"}
+    value |= rng.choice([{}, {"n": number / 3}, {"share": True}]) | ({"id": number} if number % 4 == 0 else {})
+    return json.dumps(value, ensure_ascii=rng.random() < 0.5).encode()
+
+
+def test_what_is_read_as_columns_is_what_the_strict_reader_reads_line_by_line() -> None:
+    rng = random.Random(11)
+    in_columns = by_line = 0
+    for n in range(4000):
+        lines = [bytearray(flat(rng, n)) for _ in range(rng.randrange(1, 5))]
+        reader = ColumnReader(STRINGS, "id")
+        reader.learn(json.loads(line) for line in lines)
+        for _ in range(rng.choice([0, 0, 1, 2])):
+            raw = rng.choice(lines)
+            at = rng.randrange(len(raw) + 1)
+            at = rng.choice([1, raw.find(b",", at) + 1, at, len(raw) - 1])
+            raw[at : at + rng.choice([0, 0, 1])] = rng.choice(
+                [*SPLICED, b"\n", b"}{", b"}\n{", b'"id":7,', b'"text":null,']
+            )
+        data = b"\n".join(lines)
+        found = reader.read(Block(1, 0, data))
+        if found is None:
+            by_line += 1
+            continue
+        in_columns += 1
+        strict = [parse_line(Line(1, 0, raw.removesuffix(b"\r"), "")) for raw in data.split(b"\n")]
+        for name in [*STRINGS, "id"]:
+            assert repr(found[name].to_pylist()) == repr([value.get(name) for value in strict])
+    assert in_columns > 1300
+    assert by_line > 1000
+
+
+NOT_AN_OBJECT_A_LINE = [
+    b'{"text":"a"}{"text":"b"}\n',
+    b'{"text":"a"}{"text":\n"b"}',
+    b'{"text":"a"}\x00 {}',
+    b'{"text":"a"}\n\n{"text":"b"}',
+    b' {"text":"a"}',
+    b'{"text":"a","text":null}',
+    b'{"text":"a","\\u0074ext":"b"}',
+    b'{"text":"\\ud800"}',
+    b'{"text":"\xed\xa0\x80"}',
+    b'{"text":"a","id":1.0}',
+    b'{"text":"a","meta":{"a":1,"a":2}}',
+]
+
+
+def test_a_block_that_could_be_read_in_two_ways_is_not_read_as_columns() -> None:
+    for data in NOT_AN_OBJECT_A_LINE:
+        reader = ColumnReader(["text"], "id")
+        assert reader.read(Block(1, 0, b'{"text":"before"}\n' + data)) is None
+    assert ColumnReader(["text"], "id").read(Block(1, 0, b'{"text":"a\\u0000"}\r\n{"text":"b"}')) is not None
+
+
+def test_lines_give_the_same_rows_whether_they_are_read_as_columns_or_one_by_one(workbench: Workbench) -> None:
+    rng = random.Random(13)
+    texts = ["a  \r\nb", "e\u0301 caf\u00e9", PROSE_ZH + "\u3000", "\u2002x", "x" * 5000, PROSE, "\x07bell"]
+    docs: list[Json] = []
+    for n in range(3000):
+        value = doc(f"d{n % 2500}" if rng.random() < 0.7 else rng.choice([f"  {n} ", "y" * 300, ""]), rng.choice(texts))
+        value |= rng.choice(
+            [{}, {"topic": ""}, {"topic": "e\u0301"}, {"topic": None}, {"lang": "code"}, {"lang": "zh"}]
+        )
+        value |= rng.choice([{}, {"license": "CC0-1.0"}, {"source": "a web\tpage "}, {"source": f"page {n}"}])
+        docs.append(value)
+    flat_lines = b"".join(json.dumps(d).encode() + b"\n" for d in docs)
+    assert ColumnReader(["text", "lang", "kind", "topic", "license", "source"], "id").read(Block(1, 0, flat_lines[:-1]))
+    nested_lines = b"".join(json.dumps({**d, "note": [{}]}).encode() + b"\n" for d in docs)
+    results = [ingest(workbench, source(workbench, "web", data)) for data in (flat_lines, nested_lines)]
+    first, second = (workbench.shards(result["corpus"]) for result in results)
+    assert [path.read_bytes() for path in first] == [path.read_bytes() for path in second]
+    assert results[0]["counts"] == results[1]["counts"]
+    assert results[0]["counts"]["kept"] == 3000
 
 
 def digest_of_huge() -> str:
