@@ -45,6 +45,8 @@ test('a job gets the endpoint of label-topics where there is one, and an address
 
 test('a job is started with an allocator that keeps its memory, unless the operator says otherwise', () => {
   expect(loadConfig({}).jobEnv.GLIBC_TUNABLES).toContain('glibc.malloc.mmap_threshold=')
+  expect(loadConfig({}).jobEnv.ARROW_DEFAULT_MEMORY_POOL).toBe('system')
+  expect(loadConfig({ ARROW_DEFAULT_MEMORY_POOL: 'jemalloc' }).jobEnv.ARROW_DEFAULT_MEMORY_POOL).toBe('jemalloc')
   expect(loadConfig({ GLIBC_TUNABLES: 'glibc.malloc.check=3' }).jobEnv.GLIBC_TUNABLES).toBe('glibc.malloc.check=3')
 })
 

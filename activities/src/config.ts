@@ -194,6 +194,8 @@ const jobEnvironment = (env: Record<string, string | undefined>): Record<string,
   const kept = ['PATH', 'HOME', 'LANG', 'LC_ALL', 'TMPDIR', 'TZ', 'LD_LIBRARY_PATH', 'CPT_FAILPOINTS'].flatMap((name) => (env[name] === undefined ? [] : [[name, env[name]]]))
   return {
     GLIBC_TUNABLES: env.GLIBC_TUNABLES ?? allocator,
+    // Arrow's own pool keeps pages for sizes that do not come again: memory grew by a tenth over ten shards
+    ARROW_DEFAULT_MEMORY_POOL: env.ARROW_DEFAULT_MEMORY_POOL ?? 'system',
     ...(Object.fromEntries(kept) as Record<string, string>),
     PYTHONUNBUFFERED: '1',
     PYTHONHASHSEED: '0',

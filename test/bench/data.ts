@@ -12,6 +12,7 @@ import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import { parseArgs, promisify } from 'node:util'
 import { z } from 'zod'
+import { loadConfig } from '../../activities/src/config.ts'
 import { provideBenchPython } from '../../infra/bootstrap/bench-environment.mjs'
 import type { BenchRow } from './row.ts'
 
@@ -33,13 +34,17 @@ const page = join(home, 'docs/benchmarks.md')
 const between = /(<!-- data table -->\n)[^]*?(<!-- end -->)/
 const defaultDocs = '6000'
 /** One stage after the other, as the data goes. */
-const order = ['ingest', 'filter', 'dedup', 'decontaminate', 'topics', 'tokens', 'perplexity']
-/** Stages whose growth is measured, by their scripts: a script called tokenize.py would hide Python's own module. */
-const growing: Readonly<Record<string, string>> = { ingest: 'ingest', filter: 'filter', dedup: 'dedup', tokens: 'tokenize' }
+const order = ['ingest', 'filter', 'dedup', 'decontaminate', 'topics', 'hold-out', 'tokens', 'perplexity', 'count-strata']
+/** Stages whose growth is measured, by where their rows stand: a script called tokenize.py would hide Python's own module. */
+const growing: Readonly<Record<string, readonly string[]>> = {
+  ingest: ['ingest'], filter: ['filter'], dedup: ['dedup-signatures', 'dedup'], decontaminate: ['decontaminate'], topics: ['classify-topics'],
+  'hold-out': ['hold-out'], tokens: ['tokenize'], 'count-strata': ['count-strata'],
+}
 
 const say = (text: string): void => void process.stdout.write(`${new Date().toISOString().slice(11, 19)} ${text}\n`)
 const oneThread = Object.fromEntries(['OMP', 'MKL', 'OPENBLAS', 'RAYON', 'NUMEXPR'].map((n) => [`${n}_NUM_THREADS`, '1']))
-const environment = { ...process.env, ...oneThread, POLARS_MAX_THREADS: '1', TOKENIZERS_PARALLELISM: 'false', HF_HUB_OFFLINE: '1', PYTHONHASHSEED: '0' }
+const { GLIBC_TUNABLES, ARROW_DEFAULT_MEMORY_POOL } = loadConfig({ CPT_HOME: home }).jobEnv
+const environment = { ...process.env, GLIBC_TUNABLES, ARROW_DEFAULT_MEMORY_POOL, ...oneThread, POLARS_MAX_THREADS: '1', TOKENIZERS_PARALLELISM: 'false', HF_HUB_OFFLINE: '1', PYTHONHASHSEED: '0' }
 
 const { values } = parseArgs({ options: { only: { type: 'string' }, docs: { type: 'string', default: defaultDocs }, seed: { type: 'string', default: '1' }, grow: { type: 'string', default: '3000' } } })
 const count = (option: string, text: string): number => {
@@ -50,10 +55,10 @@ const docs = count('docs', values.docs)
 const seed = count('seed', values.seed)
 const grow = count('grow', values.grow)
 
-const stagesThere = async (): Promise<string[]> => {
-  const names = (await readdir(scripts)).filter((n) => n.endsWith('.py') && n !== 'enlarge.py').map((n) => n.slice(0, -3))
+const scriptsThere = async (): Promise<string[]> => (await readdir(scripts)).filter((n) => n.endsWith('.py') && n !== 'enlarge.py').map((n) => n.slice(0, -3))
+const inOrder = (names: readonly string[]): string[] => {
   const place = (name: string): number => (order.includes(name) ? order.indexOf(name) : order.length)
-  return names.sort((a, b) => place(a) - place(b) || a.localeCompare(b))
+  return [...names].sort((a, b) => place(a) - place(b) || a.localeCompare(b))
 }
 const chosenOf = (known: readonly string[]): string[] => {
   const names = values.only?.split(',') ?? known
@@ -85,21 +90,22 @@ const add = (stage: string, printed: z.output<typeof Printed>): void => {
   if (row.profile !== null) say(row.profile)
 }
 
-/** Ten times the documents in ten shards instead of one, each size in a process of its own. */
-const measureGrowth = async (python: string, folder: string, script: string, stage: string): Promise<void> => {
+/** Ten times the documents in ten shards instead of one, each size in a process of its own; what the stages read is made once. */
+const prepared = new Set<number>()
+const measureGrowth = async (python: string, folder: string, place: string, stage: string): Promise<void> => {
   const at = async (size: number): Promise<z.output<typeof Growth>> => {
-    const args = ['--work', join(folder, `grow-${stage}-${size}`), '--stage', stage, '--docs', String(size), '--shard-docs', String(grow), '--seed', String(seed)]
-    await linesOf(python, 'common/grow.py', ['prepare', ...args])
+    const args = ['--work', join(folder, `grow-${size}`), '--docs', String(size), '--shard-docs', String(grow), '--seed', String(seed)]
+    if (!prepared.has(size)) await linesOf(python, 'common/grow.py', ['prepare', ...args])
+    prepared.add(size)
     const runs: z.output<typeof Growth>[] = []
-    for (const run of ['first', 'second']) runs.push(Growth.parse((await linesOf(python, 'common/grow.py', ['measure', ...args, '--run', run]))[0]))
-    await rm(join(folder, `grow-${stage}-${size}`), { recursive: true, force: true })
+    for (const run of ['first', 'second']) runs.push(Growth.parse((await linesOf(python, 'common/grow.py', ['measure', ...args, '--stage', stage, '--run', run]))[0]))
     return { seconds: Math.min(...runs.map((r) => r.seconds)), peakMiB: Math.min(...runs.map((r) => r.peakMiB)) }
   }
   const [small, large] = [await at(grow), await at(10 * grow)]
   const row = (measure: string, ours: number, peer: number, unit: string, most: number): void =>
-    add(script, { measure, ours, peer, peerName: `${grow} documents`, unit, ratio: ours / peer, goal: `<= ${most}`, holds: ours / peer <= most, profile: null })
-  row(`time for ${10 * grow} documents`, large.seconds, small.seconds, 's', 11)
-  row(`peak memory for ${10 * grow} documents`, large.peakMiB, small.peakMiB, 'MiB', 1.1)
+    add(place, { measure: `${stage}: ${measure} for ${10 * grow} documents`, ours, peer, peerName: `${grow} documents`, unit, ratio: ours / peer, goal: `<= ${most}`, holds: ours / peer <= most, profile: null })
+  row('time', large.seconds, small.seconds, 's', 11)
+  row('peak memory', large.peakMiB, small.peakMiB, 'MiB', 1.1)
 }
 
 /** The rows of a stage are replaced, all others stay: a run that is interrupted keeps the stages that are done. */
@@ -118,15 +124,16 @@ const tableOf = (rows: readonly DataRow[]): string => {
 
 const folder = await mkdtemp(join(tmpdir(), 'cpt-data-'))
 try {
-  const stages = chosenOf(await stagesThere())
+  const scripted = await scriptsThere()
+  const stages = chosenOf(inOrder([...new Set([...scripted, ...Object.keys(growing)])]))
   const python = await provideBenchPython()
   say(`the sample corpus, enlarged to ${docs} documents`)
   await promisify(execFile)(python, [join(scripts, 'enlarge.py'), '--samples', join(home, 'samples/corpus'), '--work', folder, '--docs', String(docs), '--seed', String(seed)], { env: environment })
   for (const stage of stages) {
     say(stage)
-    for (const line of await linesOf(python, `${stage}.py`, ['--work', folder, '--docs', String(docs), '--seed', String(seed)])) add(stage, Printed.parse(line))
-    const grown = growing[stage]
-    if (grow > 0 && grown !== undefined) await measureGrowth(python, folder, stage, grown)
+    const lines = scripted.includes(stage) ? await linesOf(python, `${stage}.py`, ['--work', folder, '--docs', String(docs), '--seed', String(seed)]) : []
+    for (const line of lines) add(stage, Printed.parse(line))
+    if (grow > 0) for (const grown of growing[stage] ?? []) await measureGrowth(python, folder, stage, grown)
     if (values.docs === defaultDocs) await write(stage)
   }
   console.table(table.map(({ profile: _profile, ...row }) => row))
