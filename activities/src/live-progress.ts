@@ -65,8 +65,15 @@ const summed = (key: string, seen: Seen[]): LiveProgress => {
   return {
     key, phase: phasesOf(seen), done: sum((b) => b.done) ?? 0, total: sum((b) => b.total) ?? 0,
     step: only?.beat?.step ?? null, tokens: sum((b) => b.tokens), loss: only?.beat?.loss ?? null, tokensPerSecond: sum((b) => b.tokensPerSecond),
-    etaSeconds: null, attempts: Math.max(0, ...seen.map((s) => s.attempt)),
+    etaSeconds: null, attempts: Math.max(0, ...seen.map((s) => s.attempt)), ...estimated(seen),
   }
+}
+
+/** Ranges run side by side, so the longest says how long; what they compute adds up. */
+const estimated = (seen: Seen[]): Pick<LiveProgress, 'estimate'> => {
+  const all = seen.flatMap((s) => s.beat?.estimate ?? [])
+  const sum = (of: 'tokens' | 'flop' | 'gpuHours'): number => all.reduce((total, e) => total + e[of], 0)
+  return all.length === 0 ? {} : { estimate: { tokens: sum('tokens'), flop: sum('flop'), seconds: Math.max(...all.map((e) => e.seconds)), gpuHours: sum('gpuHours') } }
 }
 
 /** `tokenize`, or `2 × tokenize, 1 × waiting: Priority` where ranges differ. */

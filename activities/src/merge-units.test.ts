@@ -113,6 +113,39 @@ describe('merging the units of a stage', () => {
     expect(await deps.store.record(fingerprint)).toBeNull()
   })
 
+  describe('documents without a finite loss', () => {
+    const scorePpl: Stage = stages.scorePpl
+    const scored = async (index: number, docs: number, lost: number[], nll: number): Promise<JobUnit> => {
+      const own = sha256(`scores ${index}`)
+      const file = await deps.store.write(own, 'a1', 'scores.parquet', Buffer.from(`scores of ${index}`))
+      const place = (row: number) => ({ shard: index, row })
+      const ranked = [{ ...place(0), nll, tokens: 30 }, { ...place(1), nll: nll + 0.5, tokens: 30 }]
+      await deps.store.commit({
+        format: 'cpt-commit/1', fingerprint: own, stage: 'score-ppl', version: 2, request: {}, files: [file], parents: [], attempt: 'a1', wallSeconds: 1, committedAt: '2026-01-01T00:00:00Z',
+        result: {
+          outputs: { scores: [{ commit: own, name: 'scores.parquet', sha256: file.sha256, bytes: file.bytes, rows: docs }] },
+          counts: { docs, scored: docs - lost.length, nonFinite: lost.length, scoredTokens: 100, sumNllNats: 400, pplHistogram: { 32: docs - lost.length }, nllHistogram: { 200: docs - lost.length } },
+          extremes: { highest: ranked.toReversed(), lowest: ranked, nonFinite: lost.map(place) },
+        },
+      })
+      return { index, fingerprint: own, inputs: {} }
+    }
+    const units = () => Promise.all([scored(0, 500, [3], 4), scored(1, 500, [8, 9], 5)])
+    const judged = async (maxNonFiniteRatio: number) => mergeUnits(deps, scorePpl, fingerprint, { maxNonFiniteRatio }, await units())
+
+    test('are named up to the limit, with the extremes of all shards in order', async () => {
+      const { extremes, counts } = stages.scorePpl.result.parse((await judged(0.003)).result)
+      expect(extremes?.nonFinite).toEqual([{ shard: 0, row: 3 }, { shard: 1, row: 8 }, { shard: 1, row: 9 }])
+      expect(extremes?.highest.map((e) => e.nll)).toEqual([5.5, 5, 4.5, 4])
+      expect(extremes?.lowest.map((e) => e.nll)).toEqual([4, 4.5, 5, 5.5])
+      expect(counts.nllHistogram).toEqual({ 200: 997 })
+    })
+    test('over it park the stage with the first of them, and commit nothing', async () => {
+      await expect(judged(0.002)).rejects.toMatchObject({ type: 'BadData', nonRetryable: true, message: expect.stringContaining('3 of 1000 documents have no finite loss, allowed are 0.2 % (maxNonFiniteRatio). The first: shard 0 row 3 · shard 1 row 8 · shard 1 row 9.') })
+      expect(await deps.store.record(fingerprint)).toBeNull()
+    })
+  })
+
   describe('a committed result is a hit', () => {
     const files = async () => (await deps.store.list('data/')).filter((f) => f.endsWith('.parquet'))
 

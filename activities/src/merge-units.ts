@@ -2,17 +2,19 @@ import { randomUUID } from 'node:crypto'
 import type { CommitRecord, Manifest } from '@cpt/contracts/artifact'
 import { ShardEntry } from '@cpt/contracts/artifact'
 import type { JobUnit } from '@cpt/contracts/job'
+import { defaultNonFiniteRatio, Extremes } from '@cpt/contracts/score-ppl'
 import type { Stage } from '@cpt/contracts/stage'
 import { z } from 'zod'
 import type { Deps } from './deps.ts'
 import { failpoint } from './failpoint.ts'
 import { canonical, parentsOf } from './identity.ts'
+import { mergeExtremes } from './merge-extremes.ts'
 import { needsPerson, StoreCorrupt } from './stage-failure.ts'
 
 type Counts = number | { [key: string]: Counts }
 const Counts: z.ZodType<Counts> = z.lazy(() => z.union([z.number(), z.record(z.string(), Counts)]))
 const Example = z.object({ line: z.int(), offset: z.int(), reason: z.string() })
-const UnitResult = z.object({ outputs: z.record(z.string(), z.array(ShardEntry)), counts: Counts, examples: z.array(Example).default([]), alike: z.record(z.string(), z.unknown()).optional() })
+const UnitResult = z.object({ outputs: z.record(z.string(), z.array(ShardEntry)), counts: Counts, examples: z.array(Example).default([]), extremes: Extremes.optional(), alike: z.record(z.string(), z.unknown()).optional() })
 
 /** Adds counts up by key; `undefined` is nothing. */
 export const addCounts = (a: Counts | undefined, b: Counts): Counts => {
@@ -39,6 +41,9 @@ export const mergeUnits = async (deps: Deps, stage: Stage, fingerprint: string, 
   )
   const counts = results.reduce<Counts | undefined>((sum, r) => addCounts(sum, r.counts), undefined) ?? {}
   refuseTooMuchQuarantined(stage, fingerprint, request, counts, results.map((r) => r.examples), units)
+  const extremes = results.flatMap((r) => r.extremes ?? [])
+  const named = extremes.length === 0 ? {} : { extremes: mergeExtremes(extremes) }
+  refuseTooManyNonFinite(stage, fingerprint, request, counts, named.extremes)
 
   const attempt = `merge-${randomUUID()}`
   const files = []
@@ -52,7 +57,7 @@ export const mergeUnits = async (deps: Deps, stage: Stage, fingerprint: string, 
   failpoint('merge-written')
   const committed = await deps.store.commit({
     format: 'cpt-commit/1', fingerprint, stage: stage.name, version: stage.version, request, files,
-    result: { ...results[0]?.alike, ...refs, counts, units: units.map((u) => u.fingerprint) },
+    result: { ...results[0]?.alike, ...refs, counts, ...named, units: units.map((u) => u.fingerprint) },
     parents: parentsOf(request), attempt, wallSeconds: 0, committedAt: new Date().toISOString(),
   })
   failpoint('merge-committed')
@@ -75,6 +80,21 @@ const refuseTooMuchQuarantined = (stage: Stage, fingerprint: string, request: Re
   const names = units.map((u) => nameOf(u))
   const first = examples.flatMap((list, i) => list.map((e) => `${names[i] ?? ''} line ${e.line} (byte ${e.offset}): ${e.reason}`)).slice(0, 10)
   throw needsPerson('TooMuchQuarantined', `${stage.name}: ${quarantined} of ${lines} lines (${((100 * quarantined) / lines).toFixed(2)} %) could not be read, allowed are ${100 * limit} %. The first: ${first.join(' · ')}`, {
+    stage: stage.name, fingerprint, attempts: 0, endClass: 'bad-data', logTail: first,
+  })
+}
+
+const Finite = z.object({ scored: z.number(), nonFinite: z.number() })
+
+/** A job judges its own shards and leaves early; this judges them all, and again after the limit was patched. */
+const refuseTooManyNonFinite = (stage: Stage, fingerprint: string, request: Record<string, unknown>, counts: Counts, extremes: Extremes | undefined): void => {
+  const limit = request['maxNonFiniteRatio'] ?? defaultNonFiniteRatio
+  const found = Finite.safeParse(counts)
+  if (typeof limit !== 'number' || !found.success) return
+  const { scored, nonFinite } = found.data
+  if (nonFinite <= limit * (scored + nonFinite)) return
+  const first = (extremes?.nonFinite ?? []).slice(0, 10).map((e) => `shard ${e.shard} row ${e.row}`)
+  throw needsPerson('BadData', `${stage.name}: ${nonFinite} of ${scored + nonFinite} documents have no finite loss, allowed are ${100 * limit} % (maxNonFiniteRatio). The first: ${first.join(' · ')}. Does the scorer hold NaN, or is its dtype too narrow?`, {
     stage: stage.name, fingerprint, attempts: 0, endClass: 'bad-data', logTail: first,
   })
 }

@@ -78,8 +78,10 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
   const model = folder(spec.base.model)
   const base = await find('base.model', model)
   const tokenizer = await find('base.model', `${model}tokenizer.json`)
-  const scorer = spec.corpus.scoring.model === undefined ? null : await find('corpus.scoring.model', folder(spec.corpus.scoring.model))
-  const itsTokenizer = spec.corpus.scoring.model === undefined ? null : await find('corpus.scoring.model', `${folder(spec.corpus.scoring.model)}tokenizer.json`)
+  const { model: own, engine } = spec.corpus.scoring
+  if (engine === 'kenlm' && own === undefined) problems.push({ path: 'corpus.scoring.model', expected: 'the .arpa or binary file of a KenLM model over the pieces of the base\'s tokenizer', got: 'nothing' })
+  const scorer = own === undefined ? null : await find('corpus.scoring.model', engine === 'kenlm' ? own : folder(own))
+  const itsTokenizer = own === undefined || engine === 'kenlm' ? null : await find('corpus.scoring.model', `${folder(own)}tokenizer.json`)
   spec.corpus.sources.forEach((source, i) => {
     if (isTokens(source) && source.tokenizer !== tokenizer.sha256) problems.push({ path: `corpus.sources.${i}.tokenizer`, expected: `tokens of the base's tokenizer, whose tokenizer.json has sha256 ${tokenizer.sha256}`, got: source.tokenizer ?? '' })
   })
@@ -87,8 +89,9 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
   if (itsTokenizer !== null && itsTokenizer.sha256 !== tokenizer.sha256) throw invalidInput([{ path: 'corpus.scoring.model', expected: `a model with the base's tokenizer (sha256 ${tokenizer.sha256})`, got: `one with sha256 ${itsTokenizer.sha256}` }])
   const parameters = await countParameters(store, model)
   if (parameters === null) throw invalidInput([{ path: 'base.model', expected: 'safetensors weights', got: `${model}model.safetensors, whose header cannot be read` }])
+  const scorerParameters = own === undefined || engine === 'kenlm' ? null : await countParameters(store, folder(own))
   const { name, number } = cited?.corpus ?? {}
-  return { spec, sources, benchmarks, base, tokenizer, parameters, ...(scorer === null ? {} : { scorer }), ...(name === undefined || number === undefined ? {} : { corpus: { name, number } }) }
+  return { spec, sources, benchmarks, base, tokenizer, parameters, ...(scorer === null ? {} : { scorer, ...(scorerParameters === null ? {} : { scorerParameters }) }), ...(name === undefined || number === undefined ? {} : { corpus: { name, number } }) }
 }
 
 const mostFiles = 1000

@@ -39,6 +39,7 @@ export interface ResolvedRun {
   tokenizer: ArtifactRef
   /** What scores the corpus where that is not the base. */
   scorer?: ArtifactRef | undefined
+  scorerParameters?: number | undefined
   parameters: number
   /** The committed corpus that an alias stood for; absent where the input gave its own sources. */
   corpus?: Pick<CommittedCorpus, 'name' | 'number'> | undefined

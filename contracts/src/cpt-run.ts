@@ -3,7 +3,7 @@ import { FilterRules } from './filter.ts'
 import { PersonalDataKind, Placeholders } from './find-personal-data.ts'
 import { EndOfDocument } from './import-tokens.ts'
 import { FieldMapping, ShardBytes, ShardDocs, SourceFormat } from './ingest.ts'
-import { Placement } from './job.ts'
+import { Placement, type CostEstimate } from './job.ts'
 import { LabelBudget } from './label-topics.ts'
 import { Mixture, ReweightSettings } from './mixture.ts'
 import { partOf } from './part-of.ts'
@@ -104,8 +104,13 @@ export const CorpusSpec = z.strictObject({
   holdOut: z.strictObject({ targetSeNats: z.number().positive(), pairedSdNats: z.number().positive(), maxShare: Ratio, minDocs: z.int().min(1), maxDocChars: z.int().min(100) }).partial(),
   scoring: z.strictObject({
     windowTokens: z.int().min(8), maxTokensPerDoc: z.int().min(8), minTokens: z.int().min(2),
-    /** Another model with the base's tokenizer that scores in its place, as a smaller one; absent: the base itself. */
+    /** Another model with the base's tokenizer that scores in its place, as a smaller one; absent: the base itself. With `engine: kenlm` an .arpa or binary file. */
     model: InputPath.optional(),
+    /** `kenlm`: an n-gram model over the pieces of the base's tokenizer, in place of a transformer. */
+    engine: z.enum(['transformers', 'kenlm']).optional(),
+    /** Absent: that of the training. */
+    dtype: z.enum(['float32', 'bfloat16']).optional(),
+    maxNonFiniteRatio: Ratio.optional(),
   }),
 })
 
@@ -315,6 +320,8 @@ export interface LiveProgress {
   tokensPerSecond: number | null
   etaSeconds: number | null
   attempts: number
+  /** What the work will cost by its job's own estimate, made before it began. */
+  estimate?: CostEstimate | undefined
 }
 
 /** Argument of the update `resolveFailure`; `stage` and `park` guard against a stale or repeated press. */

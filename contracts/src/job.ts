@@ -49,6 +49,10 @@ export const JobRequest = z.strictObject({
 })
 export type JobRequest = z.infer<typeof JobRequest>
 
+/** What a job expects to cost, from the tokens before it and its speed on a few batches; `gpuHours` is 0 on a CPU. */
+export const CostEstimate = z.object({ tokens: Tokens, flop: z.number().nonnegative(), seconds: Seconds, gpuHours: z.number().nonnegative() })
+export type CostEstimate = z.infer<typeof CostEstimate>
+
 /** `beat.json`: what a running job says of itself; replaced atomically, at most a few times a second. */
 export const Beat = z.object({
   phase: z.string(),
@@ -60,6 +64,7 @@ export const Beat = z.object({
   loss: z.number().optional(),
   tokensPerSecond: z.number().optional(),
   lastCommitTokens: Tokens.optional(),
+  estimate: CostEstimate.optional(),
   seq: Count,
 })
 export type Beat = z.infer<typeof Beat>

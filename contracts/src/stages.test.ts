@@ -60,8 +60,9 @@ describe.each(all.map((s) => [s.name, s] as const))('the golden request of %s', 
   if (stage.shape.kind === 'map') {
     test('has the fields that its units are cut over', () => {
       const { shape } = stage
-      const over = shape.kind === 'whole' ? [] : [...('items' in shape ? [shape.items] : shape.manifests), ...(shape.stageOnly ?? [])]
+      const over = shape.kind === 'whole' ? [] : 'items' in shape ? [shape.items] : shape.manifests
       for (const field of over) expect(request).toHaveProperty(field)
+      for (const ratio of (shape.kind === 'map' ? shape.stageOnly : undefined) ?? []) expect(paths(stage, { ...request, [ratio]: 0.5 })).toEqual([])
     })
   }
 })

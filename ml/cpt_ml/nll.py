@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -19,6 +20,7 @@ B = TypeVar("B")
 R = TypeVar("R")
 TokenIds = npt.NDArray[np.uint32]
 Int64s = npt.NDArray[np.int64]
+Float32s = npt.NDArray[np.float32]
 
 LOGIT_ROWS = 1024  # of fp32 logits at a time: larger blocks leave the cache, smaller ones starve a GPU
 
@@ -57,34 +59,51 @@ def document_nll(  # noqa: PLR0917
     number of threads changes nothing. `beat` gets (tokens done, tokens in all) after every batch. Raises
     BadRequest when the stride exceeds the window, or a token is outside the vocabulary.
     """
-    import torch  # noqa: PLC0415 - seconds to import, and not every importer scores
-
     windows = [
         w
         for i, doc in enumerate(docs_tokens)
         for w in cut_windows(i, min(len(doc), max_tokens), window_tokens, stride_tokens)
     ]
+    return score_batches(model, docs_tokens, list(batches(windows, batch_tokens)), device, beat)
+
+
+def score_batches(  # noqa: PLR0917
+    model: Any,
+    docs_tokens: Sequence[TokenIds],
+    made: Sequence[Sequence[Window]],
+    device: Any = "cpu",
+    beat: Callable[[int, int], None] | None = None,
+    logit_rows: int = LOGIT_ROWS,
+) -> list[tuple[float, int]]:
+    """document_nll of windows that are batched already, widest window of a batch first.
+
+    On a GPU the next batch is sent while one is computed. At most `logit_rows` rows of logits exist at a time, that is
+    4 · logit_rows · vocabulary bytes.
+    """
+    import torch  # noqa: PLC0415 - seconds to import, and not every importer scores
+
     decoder, head = model.get_decoder(), model.get_output_embeddings()
     _check_vocabulary(docs_tokens, head.weight.shape[0])
     sums = np.zeros(len(docs_tokens), dtype=np.float64)
     counts = np.zeros(len(docs_tokens), dtype=np.int64)
-    total, done = sum(w.length for w in windows), 0
+    total, done = sum(w.length for batch in made for w in batch), 0
     was_training = model.training
     model.eval()
 
-    def score(batch: list[Window]) -> tuple[Int64s, npt.NDArray[np.float32]]:
+    def launch(batch: Sequence[Window]) -> Callable[[], tuple[Int64s, Float32s]]:
         tokens_BT, targets_BT = _pad(batch, docs_tokens)
         scored_BT = targets_BT >= 0
         with torch.inference_mode():
-            inputs_BT = torch.from_numpy(tokens_BT).to(device)
-            hidden_BTD = decoder(input_ids=inputs_BT, use_cache=False).last_hidden_state
-            hidden_ND = hidden_BTD[torch.from_numpy(scored_BT).to(device)]
-            nll_N = _token_nll(head, hidden_ND, torch.from_numpy(targets_BT[scored_BT]).to(device))
-        return np.repeat([w.doc for w in batch], scored_BT.sum(axis=1)), nll_N.cpu().numpy()
+            hidden_BTD = decoder(input_ids=_sent(tokens_BT, device), use_cache=False).last_hidden_state
+            # by place, not by mask: a GPU would have to be waited for to learn how many there are
+            hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, _sent(np.flatnonzero(scored_BT), device))
+            nll_N = _token_nll(head, hidden_ND, _sent(targets_BT[scored_BT], device), logit_rows)
+        docs_N = np.repeat([w.doc for w in batch], scored_BT.sum(axis=1))
+        fetched = _fetching(nll_N)
+        return lambda: (docs_N, fetched())
 
-    made = list(batches(windows, batch_tokens))
     try:
-        for batch, (docs_N, nll_N) in zip(made, _in_threads(score, made, device), strict=True):
+        for batch, (docs_N, nll_N) in zip(made, _in_order(launch, made, device), strict=True):
             np.add.at(sums, docs_N, nll_N.astype(np.float64))
             np.add.at(counts, docs_N, 1)
             done += sum(w.length for w in batch)
@@ -95,21 +114,61 @@ def document_nll(  # noqa: PLR0917
     return [(float(s), int(n)) for s, n in zip(sums, counts, strict=True)]
 
 
-def _in_threads(score: Callable[[B], R], made: Sequence[B], device: Any) -> Iterator[R]:
-    """Results in order; on a CPU a thread a batch, which wastes nothing on joining small operations."""
+def _sent(array: npt.NDArray[Any], device: Any) -> Any:
+    """A tensor on the device; to a GPU from pinned memory, without waiting."""
+    import torch  # noqa: PLC0415
+
+    tensor = torch.from_numpy(array)
+    return tensor if torch.device(device).type == "cpu" else tensor.pin_memory().to(device, non_blocking=True)
+
+
+def _fetching(tensor: Any) -> Callable[[], Float32s]:
+    """Begins to bring a tensor from its device; what is returned waits for it."""
+    import torch  # noqa: PLC0415
+
+    if tensor.device.type != "cuda":
+        return lambda: tensor.cpu().numpy()
+    # the copy lands in pinned memory and may be read after the event alone
+    here, copied = tensor.to("cpu", non_blocking=True), torch.cuda.Event()
+    copied.record()
+
+    def wait() -> Float32s:
+        copied.synchronize()
+        return here.numpy()
+
+    return wait
+
+
+def _in_order(launch: Callable[[B], Callable[[], R]], made: Sequence[B], device: Any) -> Iterator[R]:
+    """Results in order: on a CPU a thread a batch, which wastes nothing on joining small operations; on a GPU the next
+    batch is launched before the last one is waited for."""
     import torch  # noqa: PLC0415
 
     threads = torch.get_num_threads()
-    if torch.device(device).type != "cpu" or threads == 1:
-        yield from map(score, made)
+    if torch.device(device).type != "cpu":
+        waited: Callable[[], R] | None = None
+        for batch in made:
+            launched = launch(batch)
+            if waited is not None:
+                yield waited()
+            waited = launched
+        if waited is not None:
+            yield waited()
+        return
+    if threads == 1:
+        yield from (launch(batch)() for batch in made)
         return
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,))
     try:
-        yield from pool.map(score, made)
+        yield from pool.map(partial(_now, launch), made)
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(threads)
+
+
+def _now(launch: Callable[[B], Callable[[], R]], batch: B) -> R:
+    return launch(batch)()
 
 
 def cut_windows(doc: int, num_tokens: int, window_tokens: int, stride_tokens: int) -> Iterator[Window]:
@@ -123,15 +182,22 @@ def cut_windows(doc: int, num_tokens: int, window_tokens: int, stride_tokens: in
         start, scored_up_to = start + stride_tokens, end
 
 
-def batches(windows: Sequence[Window], batch_tokens: int) -> Iterator[list[Window]]:
-    """Windows of like length, padded size ≤ `batch_tokens`; longest first: memory runs out at once or never."""
+def batches(windows: Sequence[Window], batch_tokens: int, max_padding: float = 1.0) -> Iterator[list[Window]]:
+    """Windows of like length, padded size ≤ `batch_tokens`; longest first: memory runs out at once or never.
+
+    Of a batch's padded size at most the share `max_padding` is padding.
+    """
     ordered = sorted(windows, key=lambda w: (-w.length, w.doc, w.start))
     batch: list[Window] = []
+    filled = 0
     for w in ordered:
-        if batch and (len(batch) + 1) * batch[0].length > batch_tokens:
-            yield batch
-            batch = []
+        padded = (len(batch) + 1) * batch[0].length if batch else w.length
+        if padded > batch_tokens or padded - filled - w.length > max_padding * padded:
+            if batch:
+                yield batch
+            batch, filled = [], 0
         batch.append(w)
+        filled += w.length
     if batch:
         yield batch
 
@@ -150,14 +216,14 @@ def _pad(
     return tokens_BT, targets_BT
 
 
-def _token_nll(head: Any, hidden_ND: Any, targets_N: Any) -> Any:
+def _token_nll(head: Any, hidden_ND: Any, targets_N: Any, logit_rows: int) -> Any:
     """Cross-entropy of each target in nats, float32, with the logits of a bounded number of rows at a time."""
     import torch  # noqa: PLC0415
 
     parts: list[Any] = []
-    for i in range(0, len(targets_N), LOGIT_ROWS):
-        logits_NV = head(hidden_ND[i : i + LOGIT_ROWS]).float()
-        target_N = logits_NV.gather(1, targets_N[i : i + LOGIT_ROWS, None])[:, 0]
+    for i in range(0, len(targets_N), logit_rows):
+        logits_NV = head(hidden_ND[i : i + logit_rows]).float()
+        target_N = logits_NV.gather(1, targets_N[i : i + logit_rows, None])[:, 0]
         max_N1 = logits_NV.amax(1, keepdim=True)
         # in place: twice as fast on a CPU as writing out log-probabilities that nobody reads
         parts.append(logits_NV.sub_(max_N1).exp_().sum(1).log_() + max_N1[:, 0] - target_N)

@@ -50,7 +50,7 @@ export interface SyntheticCorpus {
 }
 
 /** From raw sources to token shards with topics and perplexities, and frozen validation sets. */
-export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base, tokenizer, scorer = base }: ResolvedRun): Promise<PreparedCorpus> => {
+export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base, tokenizer, scorer = base, parameters, scorerParameters = parameters }: ResolvedRun): Promise<PreparedCorpus> => {
   const { data, scoring } = spec.placement
   const { corpus } = await run.stage('ingest', 'ingest', {
     sources: spec.corpus.sources.flatMap((source) => textFilesOf(source, sources)),
@@ -94,8 +94,8 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
   }, {
     placement: data, note: (r) => `${r.strata.reduce((sum, s) => sum + s.docs, 0)} documents in ${r.strata.length} sets`,
   })
-  const { tokens, index } = await run.stage('tokenize', 'tokenize', { corpus, drops: [...drops, ...dropsOf(heldOut)], tokenizer, ...redaction }, { placement: data, note: (r) => `${r.counts.tokens} tokens in ${r.counts.docs} documents` })
-  const scored = off.has('score-ppl') ? leftOut(run, 'score-ppl') : await run.stage('score-ppl', 'scorePpl', scoringOf(spec, { tokens, index, scorer }), { placement: scoring, note: scoresNote })
+  const { tokens, index, counts: tokenized } = await run.stage('tokenize', 'tokenize', { corpus, drops: [...drops, ...dropsOf(heldOut)], tokenizer, ...redaction }, { placement: data, note: (r) => `${r.counts.tokens} tokens in ${r.counts.docs} documents` })
+  const scored = off.has('score-ppl') ? leftOut(run, 'score-ppl') : await run.stage('score-ppl', 'scorePpl', scoringOf(spec, { tokens, index, scorer, tokenizer }), { placement: scoring, expects: scoringCost(tokenized, spec.corpus.scoring, scorerParameters), note: scoresNote })
   const { strata } = await run.stage('count-strata', 'countStrata', { corpus, topics, index }, { placement: data, note: (r) => `${r.strata.length} strata` })
   await run.optionalStage('count-funnel', 'countFunnel', {
     corpus, ...judgedBy({ 'filter': filtered, 'dedup': deduplicated, 'decontaminate': clean, 'score-quality': good, 'hold-out': heldOut }), index,
@@ -104,23 +104,25 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
   const pool = { corpus, tokens, index, topics, scores: scored?.scores ?? null }
   const validation = heldOut?.validation ?? null
   if (!spec.corpus.sources.some(isTokens)) return { pool, counts: strata, validation }
-  const imported = await importTokens(run, { spec, sources, tokenizer, scorer })
+  const imported = await importTokens(run, { spec, sources, tokenizer, scorer, scorerParameters })
   return { pool, imported: imported.pool, counts: mergeCounts(strata, imported.counts), validation }
 }
 
 /** Token files as a pool of their own: scored for the curriculum, and else taken as they are. */
-const importTokens = async (run: Run, { spec, sources, tokenizer, scorer }: Pick<ResolvedRun, 'spec' | 'sources' | 'tokenizer'> & { scorer: ArtifactRef }): Promise<{ pool: NonNullable<PreparedCorpus['imported']>; counts: StratumCount[] }> => {
+const importTokens = async (run: Run, { spec, sources, tokenizer, scorer, scorerParameters }: Pick<ResolvedRun, 'spec' | 'sources' | 'tokenizer'> & { scorer: ArtifactRef; scorerParameters: number }): Promise<{ pool: NonNullable<PreparedCorpus['imported']>; counts: StratumCount[] }> => {
   const { data, scoring } = spec.placement
-  const { corpus, tokens, index } = await run.stage('import-tokens', 'importTokens', {
+  const { corpus, tokens, index, counts } = await run.stage('import-tokens', 'importTokens', {
     files: spec.corpus.sources.flatMap((source) => tokenFilesOf(source, sources)), tokenizer, shardDocs: spec.corpus.shardDocs, shardBytes: spec.corpus.shardBytes,
   }, { placement: data, note: (r) => `${r.counts.tokens} tokens in ${r.counts.docs} documents${r.counts.empty === 0 ? '' : `, ${r.counts.empty} empty`}` })
-  const scored = spec.corpus.off?.includes('score-ppl') === true ? null : await run.stage('score-ppl/imported', 'scorePpl', scoringOf(spec, { tokens, index, scorer }), { placement: scoring, note: scoresNote })
+  const scored = spec.corpus.off?.includes('score-ppl') === true ? null : await run.stage('score-ppl/imported', 'scorePpl', scoringOf(spec, { tokens, index, scorer, tokenizer }), { placement: scoring, expects: scoringCost(counts, spec.corpus.scoring, scorerParameters), note: scoresNote })
   const { strata } = await run.stage('count-strata/imported', 'countStrata', { corpus, topics: null, index }, { placement: data })
   return { pool: { corpus, tokens, index, topics: null, scores: scored?.scores ?? null }, counts: strata }
 }
 
-const scoringOf = ({ corpus: { scoring }, training }: CptRunSpec, from: { tokens: ArtifactRef; index: ArtifactRef; scorer: ArtifactRef }) => ({
-  ...from, windowTokens: scoring.windowTokens, strideTokens: scoring.windowTokens, maxTokensPerDoc: scoring.maxTokensPerDoc, minTokens: scoring.minTokens, dtype: training.dtype,
+const scoringOf = ({ corpus: { scoring }, training }: CptRunSpec, { tokenizer, ...from }: { tokens: ArtifactRef; index: ArtifactRef; scorer: ArtifactRef; tokenizer: ArtifactRef }) => ({
+  ...from, windowTokens: scoring.windowTokens, strideTokens: scoring.windowTokens, maxTokensPerDoc: scoring.maxTokensPerDoc, minTokens: scoring.minTokens, dtype: scoring.dtype ?? training.dtype,
+  ...(scoring.maxNonFiniteRatio === undefined ? {} : { maxNonFiniteRatio: scoring.maxNonFiniteRatio }),
+  ...(scoring.engine === 'kenlm' ? { engine: 'kenlm', tokenizer } as const : {}),
 })
 
 const scoresNote = (r: ResultOf<'scorePpl'>): string => `${r.counts.scored} documents, mean ${(r.counts.sumNllNats / Math.max(1, r.counts.scoredTokens)).toFixed(2)} nats/token`
@@ -219,6 +221,12 @@ const filesOf = (sources: ResolvedRun['sources'], name: string): Omit<ResolvedRu
   const files = sources.filter((s) => s.name === name)
   if (files.length === 0) throw new TypeError(`corpus: source ${name} was not resolved`)
   return files.map(({ name: _name, ...file }) => file)
+}
+
+/** An upper bound before any of it is done: what is too short is scored by nobody. A forward pass takes 2 FLOP a parameter and token. */
+const scoringCost = ({ docs, tokens }: { docs: number; tokens: number }, { maxTokensPerDoc, engine }: CptRunSpec['corpus']['scoring'], parameters: number): string => {
+  const most = Math.min(tokens, docs * maxTokensPerDoc)
+  return `at most ${most} tokens to score${engine === 'kenlm' ? ', by an n-gram model' : `, ${(2 * parameters * most).toExponential(1)} FLOP by ${parameters} parameters`}`
 }
 
 const kept = (r: { counts: { docs: number; kept: number } }): string => `${r.counts.kept} of ${r.counts.docs} documents kept`

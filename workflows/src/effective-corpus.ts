@@ -18,7 +18,7 @@ const settingsIn: Record<string, (request: Fields) => Fields> = {
   'label-topics': ({ docsPerLanguage, maxDocChars, maxTokens, model }) => ({ topics: { label: { docsPerLanguage, maxDocChars, maxTokens, model } } }),
   'classify-topics': ({ kinds, minProbability, fallback }) => ({ topics: { kinds, minProbability, fallback } }),
   'hold-out': ({ targetSeNats, pairedSdNats, maxShare, minDocs, maxDocChars }) => ({ holdOut: { targetSeNats, pairedSdNats, maxShare, minDocs, maxDocChars } }),
-  'score-ppl': ({ windowTokens, maxTokensPerDoc, minTokens }) => ({ scoring: { windowTokens, maxTokensPerDoc, minTokens } }),
+  'score-ppl': ({ windowTokens, maxTokensPerDoc, minTokens, maxNonFiniteRatio }) => ({ scoring: { windowTokens, maxTokensPerDoc, minTokens, maxNonFiniteRatio } }),
 }
 
 /**

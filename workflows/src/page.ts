@@ -16,7 +16,7 @@ export const pageText = (state: RunProgress, { workflowId, namespace }: { workfl
     ...(state.waits ?? []).flatMap((w) => waitsText(w, namespace)),
     `**${headline(state)}** · ${number(done.length, 'stage', 'stages')} done · ${number(state.recoveries, 'recovery', 'recoveries')}${state.paused && state.status === 'parked' ? ' · paused: nothing new begins until the update `resume`' : ''}`,
     '',
-    ...running.map((s) => `- \`${s.key}\` ${liveText(state.live?.key === s.key ? state.live : null)}`),
+    ...running.map((s) => `- \`${s.key}\` ${liveText(state.live?.key === s.key ? state.live : null)}${s.note === '' ? '' : ` · ${plain(s.note)}`}`),
     ...paused.map((s) => `- \`${s.key}\` ${plain(s.note)}`),
     '',
     ...extra,
@@ -46,8 +46,12 @@ const liveText = (live: LiveProgress | null): string => {
   if (live.loss !== null) parts.push(`loss ${live.loss.toFixed(3)}`)
   if (live.tokensPerSecond !== null) parts.push(`${Math.round(live.tokensPerSecond)} tokens/s`)
   if (live.etaSeconds !== null) parts.push(`${Math.ceil(live.etaSeconds)} s left`)
+  if (live.estimate !== undefined) parts.push(estimateText(live.estimate))
   return parts.filter((p) => p !== '').join(' · ')
 }
+
+const estimateText = ({ flop, seconds, gpuHours }: NonNullable<LiveProgress['estimate']>): string =>
+  `estimated beforehand: ${flop > 0 ? `${flop.toExponential(1)} FLOP, ` : ''}${Math.ceil(seconds)} s${gpuHours > 0 ? `, ${gpuHours.toPrecision(2)} GPU-hours` : ''}`
 
 const parkedText = (p: Parked, workflowId: string): string[] => {
   const answer = { stage: p.stage, park: p.park, action: p.actions[0], reason: '' }

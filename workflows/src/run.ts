@@ -17,6 +17,8 @@ import { patched, patchSchema, type FixedFields } from './patch.ts'
 
 export interface StageOptions<K extends StageKey> {
   placement?: PlacementInput | undefined
+  /** What the line says while it runs: what is known beforehand of what it costs. */
+  expects?: string
   /** What the line says when it is done. */
   note?: (result: StageOutcome<(typeof stages)[K]>['result']) => string
 }
@@ -84,6 +86,7 @@ export const openRun = (kind: string, before?: Pick<Run, 'progress' | 'decisions
     for (;;) {
       await holding.open()
       const entry = begin(progress, key, stages[name].name)
+      entry.note = options.expects ?? ''
       changed()
       try {
         const outcome = await callStage(name, key, [decision, pauses], { ...call, run: identity })
