@@ -107,7 +107,7 @@ class Inputs:
     def judged(self, shard: int, rows: int) -> tuple[list[str | None], Ints]:
         """Topic and cluster of each row of a shard: null and ALONE, where nobody judged that."""
         topics, duplicates = self.topics[shard], self.duplicates[shard]
-        topic = [None] * rows if topics is None else read_column(topics, "topic")
+        topic: list[str | None] = [None] * rows if topics is None else read_column(topics, "topic")
         if duplicates is None:
             return topic, np.full(rows, ALONE, dtype=np.int64)
         return topic, read_table(duplicates, ["cluster"])["cluster"].to_numpy()

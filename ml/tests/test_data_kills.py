@@ -135,7 +135,7 @@ class Attempts:
 
     def written(self, fingerprint: str) -> tuple[list[tuple[str, bytes]], Json]:
         """Names and bytes of a commit's files, and its result, whoever committed it."""
-        store = self.bench.job("read", fingerprint).store
+        store = self.bench.job("read", {"of": fingerprint}).store
         record = store.record(fingerprint)
         root = self.bench.folder / "store"
         files = [(f["name"], (root / f["path"]).read_bytes()) for f in record["files"]]
@@ -157,7 +157,7 @@ class Attempts:
 
     def by(self) -> list[int]:
         """Which attempt committed each unit."""
-        store = self.bench.job("read", self.stage).store
+        store = self.bench.job("read", {"of": self.stage}).store
         return [self.tokens.index(store.record(f)["attempt"]) for f in self.fingerprints]
 
 

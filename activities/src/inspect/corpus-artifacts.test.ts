@@ -42,6 +42,15 @@ test('of two verdicts of a stage the ones that counted are those tokenize was gi
   expect(after.pools[0]?.steps.map((s) => s.verdicts.sha256)).toEqual([ref('filter', 'verdicts').sha256, ref('dedup', 'verdicts').sha256])
 })
 
+test('imported tokens are a pool of their own, with the index they came with and the scores of it', async () => {
+  const pool = ref('import', 'corpus')
+  const index = ref('import', 'index')
+  const imported = record('import', 'import-tokens', {}, { corpus: pool, tokens: ref('import', 'tokens'), index, counts: {} })
+  const scored = record('scores', 'score-ppl', { index }, { scores: ref('scores', 'scores'), counts: { docs: 1, scored: 1, scoredTokens: 1, sumNllNats: 1, pplHistogram: {} } }, ['import'])
+  const { pools } = await corpusArtifacts(storeOf(ingested, imported, scored), [ingested.fingerprint, scored.fingerprint])
+  expect(pools.map((p) => [p.corpus, p.index, p.scores])).toEqual([[corpus, null, null], [pool, index, ref('scores', 'scores')]])
+})
+
 test('commits of single shards, which a history may name too, are passed over', async () => {
   const shard = record('shard', 'ingest', {}, { outputs: { corpus: [] }, counts: {} })
   const judged = record('judged shard', 'filter', { corpus }, { outputs: { verdicts: [] }, counts: {} })

@@ -4,9 +4,11 @@ import { decontaminate } from '@cpt/contracts/decontaminate'
 import { dedup } from '@cpt/contracts/dedup'
 import { filter } from '@cpt/contracts/filter'
 import { holdOut } from '@cpt/contracts/hold-out'
+import { importTokens } from '@cpt/contracts/import-tokens'
 import { ingest } from '@cpt/contracts/ingest'
 import { sampleMixture } from '@cpt/contracts/sample-mixture'
 import { scorePpl } from '@cpt/contracts/score-ppl'
+import { scoreQuality } from '@cpt/contracts/score-quality'
 import type { Stage } from '@cpt/contracts/stage'
 import { synthesizeQa } from '@cpt/contracts/synthesize-qa'
 import { tokenize } from '@cpt/contracts/tokenize'
@@ -30,7 +32,7 @@ export interface Inspectable {
   validation: ArtifactRef[]
 }
 
-const judging: Stage[] = [filter, dedup, decontaminate, holdOut]
+const judging: Stage[] = [filter, dedup, decontaminate, scoreQuality, holdOut]
 const Of = z.object({ corpus: z.object({ sha256: z.string() }) })
 const Indexed = z.object({ index: z.object({ sha256: z.string() }) })
 
@@ -39,7 +41,7 @@ export const corpusArtifacts = async (store: Pick<ArtifactStore, 'record'>, fing
   const records = [...(await withAncestors(store, fingerprints)).values()].filter((r) => !isUnit(r)).sort((a, b) => (a.committedAt < b.committedAt ? -1 : 1))
   const of = (...stages: Stage[]): CommitRecord[] => records.filter((r) => stages.some((s) => s.name === r.stage))
   return {
-    pools: of(ingest, synthesizeQa).map((record) => artifactsOf(record, of)),
+    pools: of(ingest, importTokens, synthesizeQa).map((record) => artifactsOf(record, of)),
     plans: of(sampleMixture).flatMap((r) => sampleMixture.result.safeParse(r.result).data?.plan ?? []),
     validation: of(holdOut).flatMap((r) => holdOut.result.safeParse(r.result).data?.validation ?? []),
   }
@@ -61,15 +63,15 @@ const withAncestors = async (store: Pick<ArtifactStore, 'record'>, fingerprints:
   return found
 }
 
-const Made = z.object({ corpus: z.custom<ArtifactRef>(), quarantine: z.custom<ArtifactRef>().optional() })
+const Made = z.object({ corpus: z.custom<ArtifactRef>(), quarantine: z.custom<ArtifactRef>().optional(), index: z.custom<ArtifactRef>().optional() })
 const Judged = z.object({ verdicts: z.custom<ArtifactRef>() })
 const Drops = z.object({ drops: z.array(z.custom<ArtifactRef>()) })
 
 const artifactsOf = (record: CommitRecord, of: (...stages: Stage[]) => CommitRecord[]): CorpusArtifacts => {
-  const { corpus, quarantine = null } = Made.parse(record.result)
+  const { corpus, quarantine = null, index: own = null } = Made.parse(record.result)
   const mine = (r: CommitRecord): boolean => Of.safeParse(r.request).data?.corpus.sha256 === corpus.sha256
   const tokenized = of(tokenize).findLast(mine)
-  const index = tokenize.result.safeParse(tokenized?.result).data?.index ?? null
+  const index = tokenize.result.safeParse(tokenized?.result).data?.index ?? own
   const topics = of(classifyTopics).findLast(mine)
   const scores = of(scorePpl).findLast((r) => index !== null && Indexed.safeParse(r.request).data?.index.sha256 === index.sha256)
   return {

@@ -4,6 +4,7 @@ import { filter } from '@cpt/contracts/filter'
 import { findPersonalData } from '@cpt/contracts/find-personal-data'
 import { holdOut } from '@cpt/contracts/hold-out'
 import { ingest } from '@cpt/contracts/ingest'
+import { scoreQuality } from '@cpt/contracts/score-quality'
 import { tokenize } from '@cpt/contracts/tokenize'
 import { categoryAxis, chart, ink, legend, valueAxis } from './chart.ts'
 import { funnelBySource } from './funnel-by-source.ts'
@@ -46,6 +47,7 @@ const steps = (view: View, raw: Raw): Html => {
       ['filter', resultOf(view, 'filter', filter)?.counts] as const,
       ['dedup', resultOf(view, 'dedup', dedup)?.counts] as const,
       ['decontaminate', resultOf(view, 'decontaminate', decontaminate)?.counts] as const,
+      ['score-quality', resultOf(view, 'score-quality', scoreQuality)?.counts] as const,
       ['hold-out', resultOf(view, 'hold-out', holdOut)?.counts] as const,
     ].flatMap(([key, c]) => (c === undefined ? [] : [{ key, title: key, kept: c.kept, taken: c.docs - c.kept, reasons: entries(c.byReason), byLanguage: c.byLanguage }])),
   ]
