@@ -157,7 +157,7 @@ corpus
   .command('inspect')
   .description('show documents with all that was decided about them, and why')
   .argument('<corpus|run>', 'name of a committed corpus, or name or workflow id of a run')
-  .argument('[document]', 'its name, <source>:<id, or line>; without it, a sample')
+  .argument('[document]', 'its name, <source>:<id, or line>, or its place, @<shard>/<row>; without it, a sample')
   .option('--dropped-by <stage>', 'only what a stage dropped, as filter, or for one reason, as filter/too-short')
   .option('--kept', 'only what no stage dropped')
   .option('--source <name>', 'only documents of this source')

@@ -10,6 +10,7 @@ from __future__ import annotations
 import heapq
 import json
 import math
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ from cpt_ml.store import ArtifactRef, Json, Store
 
 CLUSTER_EXAMPLES = 20
 PIECES_EXAMPLES = 20
+PLACE = re.compile(r"@(\d{1,9})/(\d{1,9})")
 
 
 @dataclass(frozen=True)
@@ -143,6 +145,13 @@ class Reader:
                     rows = np.flatnonzero(_equal(table["line"], int(line))).tolist()
                     places += [Place(pool, shard, r) for r in rows if table["id"][r].as_py().startswith(f"{file}:")]
         return places
+
+    def by_place(self, name: str) -> list[Place]:
+        """The document of the first pool that `@<shard>/<row>` names."""
+        match = PLACE.fullmatch(name)
+        shard, row = (int(match[1]), int(match[2])) if match else (0, -1)
+        entries = self.corpora[0].entries
+        return [Place(0, shard, row)] if 0 <= shard < len(entries) and 0 <= row < entries[shard]["rows"] else []
 
     def sample(self, find: Find) -> tuple[list[Place], int]:
         """`count` documents drawn from those that fit, by seed, in corpus order; and how many fit."""
@@ -280,7 +289,7 @@ def inspect(request: InspectRequest) -> Json:
     if find.id is None:
         places, fitting = reader.sample(find)
         return {"documents": [reader.document(p) for p in places], "fitting": fitting, "looked": looked}
-    places = reader.by_id(find.id) or reader.by_line(find.id)
+    places = reader.by_place(find.id) or reader.by_id(find.id) or reader.by_line(find.id)
     quarantined = [] if places else reader.quarantined(find.id)
     return {
         "documents": [reader.document(p) for p in places],

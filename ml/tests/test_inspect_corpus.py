@@ -97,6 +97,13 @@ def test_a_document_is_found_by_its_line_too_and_a_line_that_could_not_be_read_i
     assert (nothing["documents"], nothing["quarantined"], nothing["sources"]) == ([], [], ["news", "wiki"])
 
 
+def test_a_document_is_found_where_it_lies(prepared: Prepared) -> None:
+    assert prepared.one("@2/1")["id"] == "wiki:1"
+    assert prepared.one("@2/1")["place"] == {"pool": 0, "shard": 2, "row": 1}
+    for nowhere in ("@1/1", "@99/0", "@1", "@-1/0"):
+        assert prepared.ask(replace(ANY, id=nowhere))["documents"] == []
+
+
 def test_a_sample_is_of_those_that_fit_and_another_seed_draws_others(prepared: Prepared) -> None:
     dropped = prepared.ask(replace(ANY, step="filter", reason="too-short"))
     assert [d["id"] for d in dropped["documents"]] == ["news:d"]

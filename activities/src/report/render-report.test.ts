@@ -103,6 +103,15 @@ test('each source and language has a line with what every stage left of it, in t
   expect(text).toContain('dirty 411 31 7.54 %')
 })
 
+test('the tails of perplexity are told, with the documents at both ends by where they lie', () => {
+  const text = textOf(render(sampleRun()))
+  expect(text).toContain('nor do 1 document whose loss is not finite. It read 1,804,540 tokens, with 1.93 % of padding (6.1e+12 FLOP).')
+  // of 4,540 documents the middle one is in bin 250: exp(250.5 · 0.02)
+  expect(text).toContain('Percentiles of perplexity over documents 1 % 5 % 25 % 50 % 75 % 95 % 99 % 55.1 100.5 149.9 149.9 223.6 607.9 607.9')
+  expect(text).toContain('@3/15 4,064 211')
+  expect(text).toContain('npx cpt corpus inspect quickstart @shard/row')
+})
+
 test('the summary says in words what changed, by how much and how sure', () => {
   const text = textOf(render(sampleRun()))
   expect(text).toContain('Chinese loss fell by 0.41 ± 0.01 nats per token (perplexity 316.7 → 209.6)')

@@ -25,7 +25,7 @@ ${figure(
     series: [{ type: 'bar', barCategoryGap: '8%', itemStyle: { color: ink.accent }, label: { show: true, position: 'top', color: ink.soft, formatter: (p: { value: number }) => (p.value === 0 ? '' : count(p.value)) }, data: buckets.map((b) => b.docs) }],
   }),
 )}
-${percentiles(counts.nllHistogram ?? {})}${extremes(result?.extremes)}
+${percentiles(counts.nllHistogram ?? {})}${extremes(result?.extremes, view.request.run)}
 ${note('Rounds in perplexity order go through every stratum from its easy end to its hard end; the order is taken within a stratum, never between languages.')}`
   return { id, title, body }
 }
@@ -48,18 +48,20 @@ const percentiles = (bins: Readonly<Record<string, number>>): Html | string => {
   return table(shares.map((share) => ({ head: `${share} %`, numeric: true, cell: () => ppl(Math.exp(at(share))) })), [null], { caption: 'Percentiles of perplexity over documents' })
 }
 
-const extremes = (found: Extremes | undefined): Html | string => {
+const extremes = (found: Extremes | undefined, run: string): Html | string => {
   if (found === undefined) return ''
   const ranked = (docs: Extremes['highest']): Html =>
     table([
-      { head: 'Shard', numeric: true, cell: (d) => count(d.shard) },
-      { head: 'Row', numeric: true, cell: (d) => count(d.row) },
+      { head: 'Document', code: true, cell: placeOf },
       { head: 'Perplexity', numeric: true, cell: (d) => ppl(Math.exp(d.nll)) },
       { head: 'Tokens', numeric: true, cell: (d) => count(d.tokens) },
     ], docs)
   return h`${details('Documents of highest perplexity', ranked(found.highest))}
-${details('Documents of lowest perplexity', ranked(found.lowest))}${found.nonFinite.length === 0 ? '' : details('Documents without a finite loss', h`<p>${found.nonFinite.map((d) => `shard ${d.shard} row ${d.row}`).join(' · ')}</p>`)}`
+${details('Documents of lowest perplexity', ranked(found.lowest))}${found.nonFinite.length === 0 ? '' : details('Documents without a finite loss', h`<p>${found.nonFinite.map(placeOf).join(' · ')}</p>`)}
+${note(h`<code>npx cpt corpus inspect ${run} @shard/row</code> shows one of them.`)}`
 }
+
+const placeOf = ({ shard, row }: { shard: number; row: number }): string => `@${shard}/${row}`
 
 // score_ppl.py counts everything from 2^20 up in its last bucket
 const lastPower = 20

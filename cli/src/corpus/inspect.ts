@@ -63,5 +63,5 @@ const showOne = (id: string, { documents, quarantined, sources, looked }: Found,
   if (documents.length > 0) return print(documents.map((doc) => documentWords(doc, whole)).join('\n\n'))
   for (const q of quarantined) print(`${plainText(q.source)}, line ${q.line} (byte ${q.offset}) could not be read: ${plainText(q.reason)}; sha256 of the line ${q.sha256}`)
   if (quarantined.length > 0) return
-  throw new CliError('failed', `none of ${looked} documents is called ${plainText(id)}, and no line of that name is quarantined`, `Documents are called <source>:<id, or line>, of a source that is a folder <source>/<file>:<id, or line>. Sources: ${sources.map(plainText).join(', ')}`)
+  throw new CliError('failed', `none of ${looked} documents is called ${plainText(id)}, and no line of that name is quarantined`, `Documents are called <source>:<id, or line>, of a source that is a folder <source>/<file>:<id, or line>; @<shard>/<row> names a place. Sources: ${sources.map(plainText).join(', ')}`)
 }
