@@ -86,7 +86,7 @@ test('a run takes the newest corpus of a name and makes nothing of it anew, thou
 
 test('an alias of a corpus that nobody has committed is refused by its path, with the names there are', async () => {
   const failure = await failureOf(await startRun(system, 'unknown', { ...rest, corpus: { newest: 'wbe' } }))
-  expect(failure).toMatchObject({ type: 'InvalidInput', problems: [{ path: 'corpus.newest', expected: expect.stringContaining('there are: web; a run, sweep or corpusPreparation with corpus.name commits one') as unknown, got: '"wbe"' }] })
+  expect(failure).toMatchObject({ type: 'InvalidInput', problems: [{ path: 'corpus.newest', expected: expect.stringContaining('there are: private, web; a run, sweep or corpusPreparation with corpus.name commits one') as unknown, got: '"wbe"' }] })
   const nameless = await prepare(shared)
   expect(await failureOf(asRun(nameless))).toMatchObject({ type: 'InvalidInput', problems: [{ path: 'corpus.name' }] })
 })
