@@ -37,8 +37,11 @@ class Prepared:
         sources = [source(bench, f"s{shard}", json_lines(documents(shard))) for shard in range(3)]
         sources.append(source(bench, "old", json_lines([doc("o", PROSE_ZH * 3)]), use="validate"))
         benchmark = {"name": "c", "items": bench.put("c.jsonl", json_lines(ITEMS))}
-        asked: dict[str, Json] = {"ingest": {"sources": sources, "maxQuarantineRatio": 1.0}}
-        corpus = bench.run("ingest", asked["ingest"])["corpus"]
+        files = {"sources": sources, "maxQuarantineRatio": 1.0}
+        corpus = bench.run("ingest", files)["corpus"]
+        # several shards of each source
+        asked: dict[str, Json] = {"ingest": {**files, "shardDocs": 10}}
+        assert len(bench.shards(bench.run("ingest", asked["ingest"])["corpus"])) == 13
         asked["filter"] = request("filter", corpus=corpus)
         drops = [bench.run("filter", asked["filter"])["verdicts"]]
         duplicates = bench.run("dedup", request("dedup", corpus=corpus, drops=drops))["verdicts"]
