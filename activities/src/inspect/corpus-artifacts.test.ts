@@ -51,6 +51,12 @@ test('imported tokens are a pool of their own, with the index they came with and
   expect(pools.map((p) => [p.corpus, p.index, p.scores])).toEqual([[corpus, null, null], [pool, index, ref('scores', 'scores')]])
 })
 
+test('the corpus is the first pool, also where synthetic documents were made before it', async () => {
+  const made = { ...record('synthesis', 'synthesize-qa', {}, { corpus: ref('synthesis', 'corpus') }), committedAt: new Date(0).toISOString() }
+  const { pools } = await corpusArtifacts(storeOf(made, ingested), [made.fingerprint, ingested.fingerprint])
+  expect(pools.map((p) => p.corpus)).toEqual([corpus, ref('synthesis', 'corpus')])
+})
+
 test('commits of single shards, which a history may name too, are passed over', async () => {
   const shard = record('shard', 'ingest', {}, { outputs: { corpus: [] }, counts: {} })
   const judged = record('judged shard', 'filter', { corpus }, { outputs: { verdicts: [] }, counts: {} })

@@ -41,7 +41,8 @@ export const corpusArtifacts = async (store: Pick<ArtifactStore, 'record'>, fing
   const records = [...(await withAncestors(store, fingerprints)).values()].filter((r) => !isUnit(r)).sort((a, b) => (a.committedAt < b.committedAt ? -1 : 1))
   const of = (...stages: Stage[]): CommitRecord[] => records.filter((r) => stages.some((s) => s.name === r.stage))
   return {
-    pools: of(ingest, importTokens, synthesizeQa).map((record) => artifactsOf(record, of)),
+    // what is scored and named by its place is the first, whichever was committed first
+    pools: [ingest, importTokens, synthesizeQa].flatMap((s) => of(s)).map((record) => artifactsOf(record, of)),
     plans: of(sampleMixture).flatMap((r) => sampleMixture.result.safeParse(r.result).data?.plan ?? []),
     validation: of(holdOut).flatMap((r) => holdOut.result.safeParse(r.result).data?.validation ?? []),
   }
