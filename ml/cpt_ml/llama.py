@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from cpt_ml.cross_entropy import linear_cross_entropy
 from cpt_ml.errors import BadRequest
 from cpt_ml.store import Json
 from cpt_ml.weights import read_weights
@@ -216,9 +217,15 @@ class Llama(nn.Module):
     def get_output_embeddings(self) -> Linear:
         return self.lm_head
 
-    def forward(self, ids_BT: Tensor) -> Tensor:
-        """Logits (B, T, V)."""
-        return self.lm_head(self.model(ids_BT).last_hidden_state)
+    def forward(self, ids_BT: Tensor, targets_BT: Tensor | None = None, compute: torch.dtype = torch.float32) -> Tensor:
+        """Logits (B, T, V); with targets the sum of their negative log-likelihood instead (cross_entropy.py).
+
+        The loss is computed in here, and not beside, because sharded parameters are whole only inside of forward.
+        """
+        hidden_BTD = self.model(ids_BT).last_hidden_state
+        if targets_BT is None:
+            return self.lm_head(hidden_BTD)
+        return linear_cross_entropy(hidden_BTD.flatten(0, 1), self.lm_head.weight, targets_BT.reshape(-1), compute)
 
 
 def load_llama(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Llama:

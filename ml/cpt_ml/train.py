@@ -19,7 +19,6 @@ import torch
 from cpt_ml import contract, numerics
 from cpt_ml.adamw import AdamW, OptimizerSettings
 from cpt_ml.checkpoint_chain import CheckpointChain
-from cpt_ml.cross_entropy import linear_cross_entropy
 from cpt_ml.errors import BadRequest, Diverged, Orphaned, Stopped
 from cpt_ml.job import Job
 from cpt_ml.llama import load_llama
@@ -202,9 +201,7 @@ def train_step(request: TrainRequest, stream: TokenStream, state: TrainState, mi
         count = min(micro_batch, sequences - at)
         tokens_BT = torch.from_numpy(stream.sequences(first + at, count, length)).to(device)
         with torch.autocast(device, torch.bfloat16, enabled=compute == torch.bfloat16):
-            hidden_BTD = state.model.model(tokens_BT[:, :-1]).last_hidden_state
-        targets_N = tokens_BT[:, 1:].reshape(-1)
-        total = linear_cross_entropy(hidden_BTD.flatten(0, 1), state.model.lm_head.weight, targets_N, compute)
+            total = state.model(tokens_BT[:, :-1], tokens_BT[:, 1:], compute)
         (total / request.global_batch_tokens).backward()
         nll += total.item()
     loss = nll / request.global_batch_tokens
