@@ -21,6 +21,10 @@ export const Placement = z.strictObject({
   shardsPerJob: z.int().min(1).default(1_000_000),
   batchTokens: z.int().min(64).default(16_384),
   checkpointEverySteps: z.int().min(1).optional(),
+  /** Layers whose activations are computed again in the backward pass, to spare memory: none (absent), all, or every k-th. */
+  activationCheckpointing: z.union([z.enum(['none', 'full']), z.int().min(1).max(1000)]).optional(),
+  /** Compiles the layers of a training: a minute more at its start, other rounding, on record as numerics. */
+  compile: z.boolean().optional(),
   timeLimitSeconds: z.int().min(1).default(86_400),
   noProgressSeconds: z.int().min(1).default(900),
 })

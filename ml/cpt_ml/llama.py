@@ -1,25 +1,33 @@
 """The Llama architecture over Hugging Face folders: same weights by name, same logits, nothing but torch to import.
 
 Importing transformers costs a job 5 to 10 seconds more than torch alone and its classes move between versions; a test
-holds this file to LlamaForCausalLM. Shape suffixes: B batch, T tokens, D width, N heads, H head width, V vocabulary.
+holds this file to LlamaForCausalLM. Nothing that is computed lives outside of the parameters but a cache of rotary
+angles, by device, so a model can be made on `meta`, sharded, moved and filled. Shape suffixes: B batch, T tokens,
+D width, N heads, H head width, V vocabulary.
 """
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from cpt_ml.cross_entropy import linear_cross_entropy
+from cpt_ml.document_attention import attend, document_mask, document_positions
 from cpt_ml.errors import BadRequest
 from cpt_ml.store import Json
 from cpt_ml.weights import read_weights
+
+# every layer, none, or every k-th
+ActivationCheckpointing = Literal["none", "full"] | int
 
 
 @dataclass(frozen=True)
@@ -71,9 +79,9 @@ class LlamaConfig:
 
 
 def rope_frequencies(config: LlamaConfig) -> Tensor:
-    """Angle per position of each pair of a head's channels, float32 (H/2,); `llama3` stretches the slow ones."""
+    """Angle per position of each pair of a head's channels, float32 on the CPU (H/2,); `llama3` stretches slow ones."""
     rope = config.rope
-    exponents_H = torch.arange(0, config.head_width, 2, dtype=torch.int64).float() / config.head_width
+    exponents_H = torch.arange(0, config.head_width, 2, dtype=torch.int64, device="cpu").float() / config.head_width
     frequencies_H = 1.0 / (rope["rope_theta"] ** exponents_H)
     if rope["rope_type"] == "linear":
         return frequencies_H / rope["factor"]
@@ -128,7 +136,7 @@ class Attention(nn.Module):
         self.v_proj = Linear(c.width, c.kv_heads * c.head_width, c.attention_bias)
         self.o_proj = Linear(c.heads * c.head_width, c.width, c.attention_bias)
 
-    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
+    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, mask: Any = None) -> Tensor:
         b, t, _ = x_BTD.shape
         q_BNTH = self.q_proj(x_BTD).view(b, t, self.heads, self.head_width).transpose(1, 2)
         k_BNTH = self.k_proj(x_BTD).view(b, t, self.kv_heads, self.head_width).transpose(1, 2)
@@ -137,12 +145,12 @@ class Attention(nn.Module):
         if self.kv_heads != self.heads:
             k_BNTH = k_BNTH.repeat_interleave(self.heads // self.kv_heads, dim=1)
             v_BNTH = v_BNTH.repeat_interleave(self.heads // self.kv_heads, dim=1)
-        y_BNTH = F.scaled_dot_product_attention(q_BNTH, k_BNTH, v_BNTH, is_causal=True)
+        y_BNTH = attend(q_BNTH, k_BNTH, v_BNTH, mask)
         return self.o_proj(y_BNTH.transpose(1, 2).reshape(b, t, -1))
 
 
 def rotate(x_BNTH: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
-    """Rotary position embedding on halves, the Hugging Face layout of Llama weights."""
+    """Rotary position embedding on halves, the Hugging Face layout of Llama weights; angles (T, H) or (B, 1, T, H)."""
     first, second = x_BNTH.chunk(2, dim=-1)
     return x_BNTH * cos_TH + torch.cat((-second, first), dim=-1) * sin_TH
 
@@ -164,9 +172,20 @@ class Layer(nn.Module):
         self.self_attn, self.mlp = Attention(c), Mlp(c)
         self.input_layernorm = RmsNorm(c.width, c.norm_epsilon)
         self.post_attention_layernorm = RmsNorm(c.width, c.norm_epsilon)
+        self.recompute = False
+        self.compiled: Callable[..., Tensor] | None = None
 
-    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_TH, sin_TH)
+    def forward(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, mask: Any = None) -> Tensor:
+        if not torch.is_grad_enabled():
+            return self.block(x_BTD, cos_TH, sin_TH, mask)
+        run = self.compiled or self.block
+        if self.recompute:
+            # no dropout, so no random state to keep
+            return checkpoint(run, x_BTD, cos_TH, sin_TH, mask, use_reentrant=False, preserve_rng_state=False)
+        return run(x_BTD, cos_TH, sin_TH, mask)
+
+    def block(self, x_BTD: Tensor, cos_TH: Tensor, sin_TH: Tensor, mask: Any) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos_TH, sin_TH, mask)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
 
@@ -182,22 +201,32 @@ class Decoder(nn.Module):
         self.embed_tokens = Embedding(c.vocabulary, c.width)
         self.layers = nn.ModuleList([Layer(c) for _ in range(c.layers)])
         self.norm = RmsNorm(c.width, c.norm_epsilon)
-        self._frequencies_H = rope_frequencies(c)
-        self._angles: tuple[Tensor, Tensor] | None = None
+        self._config = c
+        self._angles: dict[tuple[torch.device, torch.dtype], tuple[Tensor, Tensor]] = {}
 
-    def forward(self, input_ids: Tensor, use_cache: bool = False) -> DecoderOutput:
+    def forward(self, input_ids: Tensor, use_cache: bool = False, documents_BT: Tensor | None = None) -> DecoderOutput:
         assert not use_cache
         x_BTD = self.embed_tokens(input_ids)
         cos_TH, sin_TH = self._cos_sin(input_ids.shape[1], x_BTD)
+        mask = None
+        if documents_BT is not None:
+            positions_BT, mask = document_positions(documents_BT), document_mask(documents_BT)
+            cos_TH, sin_TH = cos_TH[positions_BT][:, None], sin_TH[positions_BT][:, None]
         for layer in self.layers:
-            x_BTD = layer(x_BTD, cos_TH, sin_TH)
+            x_BTD = layer(x_BTD, cos_TH, sin_TH, mask)
         return DecoderOutput(self.norm(x_BTD))
 
     def _cos_sin(self, length: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        if self._angles is None or len(self._angles[0]) < length:
-            angles_TH = torch.outer(torch.arange(length, dtype=torch.float32), self._frequencies_H).repeat(1, 2)
-            self._angles = angles_TH.cos().to(like.device, like.dtype), angles_TH.sin().to(like.device, like.dtype)
-        return self._angles[0][:length], self._angles[1][:length]
+        """Computed on the CPU in float32, whatever the model is on and in: the same angles everywhere."""
+        key = (like.device, like.dtype)
+        cached = self._angles.get(key)
+        if cached is None or len(cached[0]) < length:
+            frequencies_H = rope_frequencies(self._config)
+            steps_T = torch.arange(length, dtype=torch.float32, device="cpu")
+            angles_TH = torch.outer(steps_T, frequencies_H).repeat(1, 2)
+            cached = angles_TH.cos().to(like.device, like.dtype), angles_TH.sin().to(like.device, like.dtype)
+            self._angles[key] = cached
+        return cached[0][:length], cached[1][:length]
 
 
 class Llama(nn.Module):
@@ -208,8 +237,32 @@ class Llama(nn.Module):
         self.config = config
         self.model = Decoder(config)
         self.lm_head = Linear(config.width, config.vocabulary, bias=False)
-        if config.tied:
+        self.tie()
+
+    def tie(self) -> None:
+        """Makes the head the embedding where the configuration says so; to be called again after `to_empty`."""
+        if self.config.tied:
             self.lm_head.weight = self.model.embed_tokens.weight
+
+    def recompute(self, setting: ActivationCheckpointing) -> None:
+        """Which layers keep their input alone for the backward pass and compute the rest again (same bits)."""
+        every = 0 if setting == "none" else 1 if setting == "full" else int(setting)
+        for i, layer in enumerate(self._layers()):
+            layer.recompute = every > 0 and i % every == 0
+
+    def compile_layers(self) -> None:
+        """Compiles the layers in place for training; the first step of each shape of a micro-batch waits for it.
+
+        One graph serves all layers. Shapes are static, so what is not training (validation, of many shapes) runs as it
+        is. Results differ from uncompiled ones by rounding, and are the same each time.
+        """
+        for layer in self._layers():
+            layer.compiled = torch.compile(layer.block, fullgraph=True, dynamic=False)
+
+    def _layers(self) -> Iterator[Layer]:
+        for layer in self.model.layers:
+            assert isinstance(layer, Layer)
+            yield layer
 
     def get_decoder(self) -> Decoder:
         return self.model
@@ -217,15 +270,37 @@ class Llama(nn.Module):
     def get_output_embeddings(self) -> Linear:
         return self.lm_head
 
-    def forward(self, ids_BT: Tensor, targets_BT: Tensor | None = None, compute: torch.dtype = torch.float32) -> Tensor:
+    def forward(
+        self,
+        ids_BT: Tensor,
+        targets_BT: Tensor | None = None,
+        compute: torch.dtype = torch.float32,
+        documents_BT: Tensor | None = None,
+    ) -> Tensor:
         """Logits (B, T, V); with targets the sum of their negative log-likelihood instead (cross_entropy.py).
 
-        The loss is computed in here, and not beside, because sharded parameters are whole only inside of forward.
+        With the numbers of the tokens' documents nothing is seen of any other document, positions count within each
+        (document_attention.py), and targets of -1 do not count. The loss is computed in here, and not beside, because
+        sharded parameters are whole only inside of forward.
         """
-        hidden_BTD = self.model(ids_BT).last_hidden_state
+        hidden_BTD = self.model(ids_BT, documents_BT=documents_BT).last_hidden_state
         if targets_BT is None:
             return self.lm_head(hidden_BTD)
-        return linear_cross_entropy(hidden_BTD.flatten(0, 1), self.lm_head.weight, targets_BT.reshape(-1), compute)
+        return linear_cross_entropy(
+            hidden_BTD.flatten(0, 1), self.lm_head.weight, targets_BT.reshape(-1), compute, documents_BT is not None
+        )
+
+
+def build_on_meta(config: LlamaConfig) -> Llama:
+    """A model without memory, to be sharded and then materialised."""
+    with torch.device("meta"):
+        return Llama(config)
+
+
+def materialise(model: Llama, device: str | torch.device) -> None:
+    """Gives a model from `build_on_meta`, sharded or not, memory on a device; its weights are still to be loaded."""
+    model.to_empty(device=device)
+    model.tie()
 
 
 def load_llama(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Llama:
@@ -250,4 +325,23 @@ def load_weights(model: Llama, weights: dict[str, Any], source: str) -> None:
         raise BadRequest(f"{source}: weights do not fit config.json: {'; '.join(wrong[:5])}")
     with torch.no_grad():
         for name, parameter in own.items():
-            parameter.copy_(given[name])
+            local, rows = own_rows(parameter)
+            local.copy_(given[name][rows])
+
+
+def own_rows(parameter: Any) -> tuple[Tensor, slice]:
+    """The part of a parameter that this process holds, and which rows of the whole it is: all, unless it is sharded.
+
+    A sharded one is split by rows into chunks of equal length, of which the last may be shorter or empty (FSDP2),
+    over one dimension of the mesh; others replicate it.
+    """
+    if not hasattr(parameter, "device_mesh"):
+        return parameter, slice(None)
+    local, total, ranks, rank = parameter.to_local(), parameter.shape[0], 1, 0
+    for dimension, placement in enumerate(parameter.placements):
+        if placement.is_shard(0):
+            ranks, rank = parameter.device_mesh.size(dimension), parameter.device_mesh.get_local_rank(dimension)
+    chunk = -(-total // ranks)
+    rows = slice(min(rank * chunk, total), min((rank + 1) * chunk, total))
+    assert len(local) == rows.stop - rows.start, (local.shape, rows)
+    return local, rows

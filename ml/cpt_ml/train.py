@@ -99,6 +99,9 @@ def run(job: Job) -> None:
     _check(request, stream)
     device = numerics.prepare(job.threads, request.seed)
     model = load_llama(start_folder, device=device)
+    model.recompute(job.placement.get("activationCheckpointing", "none"))
+    if job.placement.get("compile"):
+        model.compile_layers()
     vocabulary = vocabulary_size(tokenizer_file(job.store, request.tokenizer))
     if vocabulary > model.config.vocabulary:
         raise BadRequest(f"train: the tokenizer has ids below {vocabulary}, the model below {model.config.vocabulary}")
@@ -114,7 +117,8 @@ def run(job: Job) -> None:
         state.restarts.append({"attempt": job.spec["attempt"], "step": state.step, "tokens": state.tokens})
         job.progress_tokens = state.tokens
         job.log("resumed", step=state.step, tokens=state.tokens)
-    _note_numerics(job, state, numerics.fingerprint(device, request.dtype, micro_batch))
+    compiled = {"compile": True} if job.placement.get("compile") else {}
+    _note_numerics(job, state, numerics.fingerprint(device, request.dtype, micro_batch) | compiled)
     _train(job, request, stream, state, chain, micro_batch, device)
     _finish(job, request, state, start_folder, device)
 

@@ -184,3 +184,20 @@ def test_a_model_with_too_small_a_vocabulary_is_refused(workbench: Workbench) ->
     start = {"kind": "model", "model": make_model(workbench, 7, vocab_size=200)}
     with pytest.raises(BadRequest, match="the tokenizer has ids below 300, the model below 200"):
         workbench.run("train", train_request(workbench, plan, BUDGET, start=start))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_recomputed_or_compiled_layers_train_the_same(tmp_path: Path) -> None:
+    def train(name: str, **placement: Any) -> tuple[Json, list[float], list[Json]]:
+        bench = Workbench(tmp_path / name)
+        result = bench.run("train", train_request(bench, make_plan(bench, BUDGET), BUDGET), **placement)
+        last = sorted((tmp_path / name / "store" / "checkpoints").rglob("*.json"))[-1]
+        return result, [c["loss"] for c in curve_of(bench, result)], json.loads(last.read_bytes())["state"]["numerics"]
+
+    plain, losses, _ = train("plain")
+    recomputed, _, _ = train("recomputed", activationCheckpointing="full")
+    assert recomputed["weightsSha256"] == plain["weightsSha256"]
+    compiled, of_compiled, numerics = train("compiled", activationCheckpointing=2, compile=True)
+    assert compiled["weightsSha256"] != plain["weightsSha256"]
+    assert of_compiled == pytest.approx(losses, rel=1e-4)
+    assert [n["compile"] for n in numerics] == [True]
