@@ -151,6 +151,8 @@ const TrainingSpec = z.strictObject({
   optimizerBetweenRounds: z.enum(['keep', 'reset']),
   optimizerBetweenStages: z.enum(['keep', 'reset']),
   dtype: z.enum(['float32', 'bfloat16']),
+  /** Whether documents that share a window are hidden from each other; absent: they are not (as SynE trains). */
+  documentMasking: z.boolean().optional(),
 })
 
 const BenchmarkSpec = z.strictObject({

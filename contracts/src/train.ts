@@ -47,6 +47,8 @@ export const TrainRequest = z.strictObject({
   dtype: z.enum(['float32', 'bfloat16']).default('float32'),
   seed: Seed.default(42),
   validation: ValidationSettings,
+  /** Attention and positions stay within each document, whose first token is then no target; absent: over the whole window. */
+  documentMasking: z.boolean().optional(),
 })
 /** `curve`: JSON Lines {step, tokens, loss, lr, gradNorm}; `restarts`: where a job had to take up an earlier one's work. */
 export const TrainResult = z.object({

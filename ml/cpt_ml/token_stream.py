@@ -34,7 +34,8 @@ class TokenStream:
         self._offset, self._length, self._pool, self._shard, row, start = (
             columns[n].astype(np.int64) for n in ("offset", "length", "pool", "shard", "row", "start")
         )
-        self._source = start  # first token of each piece in its token shard
+        self._document = _documents(self._pool, self._shard, row, start, self._length, self._bos_of, self._eos_of)
+        self._source = start.copy()  # first token of each piece in its token shard
         for p, pool in enumerate(self.plan["pools"]):
             tokens, index = store.manifest(pool["tokens"])["shards"], store.manifest(pool["index"])["shards"]
             for s in np.unique(self._shard[self._pool == p]).tolist():
@@ -66,6 +67,16 @@ class TokenStream:
         tokens = self.read(first * length, count * length + 1)
         return np.stack([tokens[i * length : (i + 1) * length + 1] for i in range(count)])
 
+    def documents(self, first: int, count: int, length: int) -> Ids:
+        """Number of the document of each token of `sequences` (count, length + 1), from 0 in each sequence.
+
+        Pieces of a document that follow each other in the stream are one; where others stand between them, each is for
+        itself, as attention cannot reach over them.
+        """
+        at_BT = (first + np.arange(count))[:, None] * length + np.arange(length + 1)[None]
+        numbers_BT = self._document[np.searchsorted(self._offset, at_BT, side="right") - 1]
+        return numbers_BT - numbers_BT[:, :1]
+
     def _piece(self, i: int) -> Ids:
         bos, eos = bool(self._bos_of[i]), bool(self._eos_of[i])
         start = int(self._source[i])
@@ -74,3 +85,20 @@ class TokenStream:
         if not bos and not eos:
             return tokens
         return np.concatenate(([self._bos] * bos, tokens, [self._eos] * eos)).astype(np.int64)
+
+
+def targets_within(tokens_BT: Ids, documents_BT: Ids) -> Ids:
+    """The next token of each but the last, -1 where it is the first of another document: nothing of its own stands
+    before it. (B, T + 1) twice gives (B, T)."""
+    return np.where(documents_BT[:, 1:] == documents_BT[:, :-1], tokens_BT[:, 1:], -1)
+
+
+def _documents(  # noqa: PLR0917
+    pool: Ids, shard: Ids, row: Ids, start: Ids, length: Ids, bos: npt.NDArray[np.bool_], eos: npt.NDArray[np.bool_]
+) -> Ids:
+    """A number for the document of each piece, counted up at each that does not go on where the last one ended."""
+    end = start + length - bos - eos
+    goes_on = (end[:-1] == start[1:]) & ~eos[:-1].astype(np.bool_) & ~bos[1:].astype(np.bool_)
+    for column in (pool, shard, row):
+        goes_on &= column[1:] == column[:-1]
+    return np.concatenate(([0], np.cumsum(~goes_on))).astype(np.int64)

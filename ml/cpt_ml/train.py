@@ -12,9 +12,10 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
+from torch import Tensor
 
 from cpt_ml import contract, numerics
 from cpt_ml.adamw import AdamW, OptimizerSettings
@@ -25,7 +26,7 @@ from cpt_ml.llama import load_llama
 from cpt_ml.schedule import Schedule, step_learning_rate
 from cpt_ml.special_tokens import tokenizer_file, vocabulary_size
 from cpt_ml.store import ArtifactRef, Json
-from cpt_ml.token_stream import TokenStream
+from cpt_ml.token_stream import TokenStream, targets_within
 from cpt_ml.train_state import (
     MODEL,
     OPTIMIZER,
@@ -72,6 +73,7 @@ class TrainRequest:
     dtype: Literal["float32", "bfloat16"]
     seed: int
     validation: ValidationSettings
+    document_masking: bool | None
 
     @property
     def sequences(self) -> int:
@@ -199,16 +201,17 @@ def train_step(request: TrainRequest, stream: TokenStream, state: TrainState, mi
     compute = torch.bfloat16 if request.dtype == "bfloat16" else torch.float32
     lr = step_learning_rate(request.schedule, state.tokens, request.global_batch_tokens)
     first = state.tokens // length
+    targets = count_targets(request, stream, first, sequences)
     state.optimizer.zero_grad()
     nll = 0.0
     for at in range(0, sequences, micro_batch):
         count = min(micro_batch, sequences - at)
-        tokens_BT = torch.from_numpy(stream.sequences(first + at, count, length)).to(device)
+        inputs = read_batch(request, stream, first + at, count, device)
         with torch.autocast(device, torch.bfloat16, enabled=compute == torch.bfloat16):
-            total = state.model(tokens_BT[:, :-1], tokens_BT[:, 1:], compute)
-        (total / request.global_batch_tokens).backward()
+            total = state.model(inputs.ids_BT, inputs.targets_BT, compute, inputs.documents_BT)
+        (total / targets).backward()
         nll += total.item()
-    loss = nll / request.global_batch_tokens
+    loss = nll / targets
     norm = state.optimizer.clip()
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise Diverged(
@@ -221,6 +224,34 @@ def train_step(request: TrainRequest, stream: TokenStream, state: TrainState, mi
     line = {"step": state.step, "tokens": state.tokens, "loss": loss, "lr": lr, "gradNorm": norm}
     state.curve.append(json.dumps(line).encode() + b"\n")
     return line
+
+
+class Batch(NamedTuple):
+    """What the model takes: `documents_BT` is None where attention is over all of a window."""
+
+    ids_BT: Tensor
+    targets_BT: Tensor
+    documents_BT: Tensor | None
+
+
+def read_batch(request: TrainRequest, stream: TokenStream, first: int, count: int, device: str) -> Batch:
+    """Sequences [first, first + count) of the plan on the device; with document masking targets may be -1."""
+    length = request.sequence_tokens
+    tokens_BT = stream.sequences(first, count, length)
+    if not request.document_masking:
+        sent_BT = torch.from_numpy(tokens_BT).to(device)
+        return Batch(sent_BT[:, :-1], sent_BT[:, 1:], None)
+    documents_BT = stream.documents(first, count, length)
+    arrays = (tokens_BT[:, :-1], targets_within(tokens_BT, documents_BT), documents_BT[:, :-1])
+    return Batch(*(torch.from_numpy(a).to(device) for a in arrays))
+
+
+def count_targets(request: TrainRequest, stream: TokenStream, first: int, count: int) -> int:
+    """Targets of sequences [first, first + count), at least 1: with document masking fewer than tokens."""
+    if not request.document_masking:
+        return count * request.sequence_tokens
+    documents_BT = stream.documents(first, count, request.sequence_tokens)
+    return max(1, int((documents_BT[:, 1:] == documents_BT[:, :-1]).sum()))
 
 
 def _finish(job: Job, request: TrainRequest, state: TrainState, start_folder: Path, device: str) -> None:

@@ -72,6 +72,7 @@ export const cptRound = async (run: Run, resolved: ResolvedRun, setting: RoundSe
     dtype: spec.training.dtype,
     seed: spec.seed,
     validation: { sets: validationSetsOf(corpus), windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc },
+    ...(spec.training.documentMasking === undefined ? {} : { documentMasking: spec.training.documentMasking }),
   }, { placement: spec.placement.train, note: trainNote })
 
   const { strata } = setting.compared === false ? { strata: [] } : await run.stage(at('compare-perplexity'), 'comparePerplexity', { before: before.measurement.perDoc, after: trained.measurement.perDoc }, {
