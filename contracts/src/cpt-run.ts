@@ -7,7 +7,7 @@ import { Placement, type CostEstimate } from './job.ts'
 import { LabelBudget } from './label-topics.ts'
 import { Mixture, ReweightSettings } from './mixture.ts'
 import { partOf } from './part-of.ts'
-import { OptimizerSettings, Schedule } from './train.ts'
+import { DecayShape, OptimizerSettings, Schedule, SchedulePart } from './train.ts'
 import { CustomTaxonomies, TaxonomyName, topicsOf } from './topics.ts'
 import { Count, Kind, Language, LearningRate, Name, Ratio, Seed, Sha256, Tokens } from './units.ts'
 
@@ -136,8 +136,17 @@ export const PlanStage = z.strictObject({
   curriculumLanguages: z.array(Language).nullable().default(null),
   mixture: Mixture,
   reweight: z.boolean().default(false),
+  /**
+   * The learning rate over this stage, from where the one before left it: annealing, or a re-warming and new decay. Absent:
+   * training.schedule goes on, or after a stage with a schedule of its own the rate is held.
+   */
+  schedule: SchedulePart.optional(),
 })
 export type PlanStage = z.infer<typeof PlanStage>
+
+/** Tokens that a stage trains: its rounds are whole numbers of global batches. */
+export const trainedTokensOf = ({ tokens, rounds }: Pick<PlanStage, 'tokens' | 'rounds'>, globalBatchTokens: number): number =>
+  rounds * Math.floor(tokens / rounds / globalBatchTokens) * globalBatchTokens
 
 const TrainingSpec = z.strictObject({
   sequenceTokens: z.int().min(8),
@@ -145,8 +154,12 @@ const TrainingSpec = z.strictObject({
   schedule: Schedule.shape.shape,
   peakLr: LearningRate,
   minLr: z.number().nonnegative().max(1),
+  /** Rate that the warm-up starts from; absent: 0. */
+  initialLr: z.number().nonnegative().max(1).optional(),
   warmupTokens: Tokens,
   decayTokens: Tokens,
+  /** Of warmup-stable-decay; absent: one-minus-sqrt. */
+  decayShape: DecayShape.optional(),
   optimizer: OptimizerSettings,
   optimizerBetweenRounds: z.enum(['keep', 'reset']),
   optimizerBetweenStages: z.enum(['keep', 'reset']),
@@ -214,11 +227,22 @@ export const CptRunSpec = z
     if (spec.training.globalBatchTokens % spec.training.sequenceTokens !== 0)
       bad(['training', 'globalBatchTokens'], `expected a multiple of training.sequenceTokens (${spec.training.sequenceTokens})`)
     const { schedule, warmupTokens, decayTokens, globalBatchTokens } = spec.training
-    const planned = spec.plan.reduce((sum, s) => sum + s.rounds * Math.floor(s.tokens / s.rounds / globalBatchTokens) * globalBatchTokens, 0)
+    const ownSchedule = spec.plan.findIndex((s) => s.schedule !== undefined)
+    const planned = (ownSchedule < 0 ? spec.plan : spec.plan.slice(0, ownSchedule)).reduce((sum, s) => sum + trainedTokensOf(s, globalBatchTokens), 0)
     const decay = schedule === 'warmup-stable-decay' ? decayTokens : 0
     // a plan without a whole batch is told by its own line below
     if (schedule !== 'constant' && planned > 0 && warmupTokens + decay > planned)
       bad(['training', decay > 0 ? 'decayTokens' : 'warmupTokens'], `expected a warm-up and decay that fit into the plan's ${planned} tokens, got ${warmupTokens} + ${decay}`)
+    if (spec.training.initialLr !== undefined && spec.training.initialLr > spec.training.peakLr) bad(['training', 'initialLr'], `expected at most training.peakLr (${spec.training.peakLr})`)
+    if (spec.training.decayShape !== undefined && schedule !== 'warmup-stable-decay') bad(['training', 'decayShape'], 'expected nothing: it is of training.schedule warmup-stable-decay')
+    spec.plan.forEach(({ schedule: part, ...stage }, i) => {
+      if (part === undefined) return
+      const wrong = (key: keyof SchedulePart | null, message: string) => bad(['plan', i, 'schedule', ...(key === null ? [] : [key])], message)
+      if (i === 0) wrong(null, 'expected nothing: the first stage follows training.schedule')
+      if ((part.endLr === undefined) !== (part.shape === 'hold')) wrong('endLr', part.shape === 'hold' ? 'expected nothing: the rate is held' : 'expected the rate that the stage ends at')
+      if ((part.rewarmTokens === undefined) !== (part.rewarmLr === undefined)) wrong(part.rewarmTokens === undefined ? 'rewarmTokens' : 'rewarmLr', 'expected rewarmTokens and rewarmLr together')
+      if ((part.rewarmTokens ?? 0) > trainedTokensOf(stage, globalBatchTokens)) wrong('rewarmTokens', `expected at most the stage's ${trainedTokensOf(stage, globalBatchTokens)} tokens`)
+    })
     for (const [language, taxonomy] of Object.entries(spec.corpus.topics.taxonomies)) {
       if (taxonomy !== null && topicsOf(taxonomy, spec.corpus.topics.custom) === undefined) bad(['corpus', 'topics', 'taxonomies', language], `expected syne-en/1, syne-zh/1 or one of corpus.topics.custom (${Object.keys(spec.corpus.topics.custom ?? {}).join(', ') || 'none is given'})`)
     }

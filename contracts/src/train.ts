@@ -4,7 +4,26 @@ import { PerplexityMeasurement, ValidationSettings } from './evaluate-perplexity
 import { stage } from './stage.ts'
 import { Count, LearningRate, Ratio, Seed, Steps, Tokens } from './units.ts'
 
-/** Learning rate by tokens, continuous over rounds: this phase covers [startTokens, startTokens + budget) of totalTokens. */
+export const DecayShape = z.enum(['one-minus-sqrt', 'linear', 'cosine'])
+
+/**
+ * A part that begins at the rate at which the one before ended: it may rise first (`rewarmTokens` to `rewarmLr`), then holds,
+ * or falls to `endLr` until its last token. Annealing is a part that falls; re-warming and re-decaying (arXiv:2403.08763) one
+ * that rises first.
+ */
+export const SchedulePart = z.strictObject({
+  shape: z.enum(['hold', ...DecayShape.options]),
+  endLr: z.number().nonnegative().max(1).optional(),
+  rewarmTokens: Tokens.min(1).optional(),
+  rewarmLr: LearningRate.optional(),
+})
+export type SchedulePart = z.infer<typeof SchedulePart>
+
+/**
+ * Learning rate by tokens, continuous over rounds: this phase covers [startTokens, startTokens + budget) of totalTokens, or
+ * of the `parts` that follow them. Warm-up is linear from `initialLr` (absent: 0); `decayShape` is that of
+ * warmup-stable-decay (absent: one-minus-sqrt).
+ */
 export const Schedule = z.strictObject({
   shape: z.enum(['constant', 'cosine', 'warmup-stable-decay']),
   peakLr: LearningRate,
@@ -13,6 +32,9 @@ export const Schedule = z.strictObject({
   decayTokens: Tokens,
   totalTokens: Tokens.min(1),
   startTokens: Tokens,
+  initialLr: z.number().nonnegative().max(1).optional(),
+  decayShape: DecayShape.optional(),
+  parts: z.array(SchedulePart.extend({ tokens: Tokens.min(1) })).max(20).optional(),
 })
 export type Schedule = z.infer<typeof Schedule>
 

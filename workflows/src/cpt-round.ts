@@ -4,6 +4,7 @@ import type { PreparedCorpus } from '@cpt/contracts/committed-corpus'
 import type { StratumCount } from '@cpt/contracts/count-strata'
 import type { PlanStage } from '@cpt/contracts/cpt-run'
 import type { PerplexityChange, PerplexityMeasurement } from '@cpt/contracts/evaluate-perplexity'
+import { scheduleOf } from '@cpt/contracts/schedule-of'
 import type { TrainStart } from '@cpt/contracts/train'
 import { ApplicationFailure } from '@temporalio/workflow'
 import { z } from 'zod'
@@ -67,7 +68,7 @@ export const cptRound = async (run: Run, resolved: ResolvedRun, setting: RoundSe
     tokenBudget: roundTokens,
     sequenceTokens: spec.training.sequenceTokens,
     globalBatchTokens: spec.training.globalBatchTokens,
-    schedule: { shape: spec.training.schedule, peakLr: spec.training.peakLr, minLr: spec.training.minLr, warmupTokens: spec.training.warmupTokens, decayTokens: spec.training.decayTokens, totalTokens, startTokens: before.trainedTokens },
+    schedule: scheduleOf(spec, totalTokens, before.trainedTokens),
     optimizer: spec.training.optimizer,
     dtype: spec.training.dtype,
     seed: spec.seed,
