@@ -5,6 +5,16 @@ export const RunnerName = z.enum(['local', 'slurm'])
 export type RunnerName = z.infer<typeof RunnerName>
 
 /**
+ * Which checkpoints of a phase are kept while it runs: the last `keepLast`, and each `keepEvery`-th. Where
+ * `checkpointEverySteps` is absent, the interval follows from the cost of a save and the mean time between failures.
+ */
+export const CheckpointSettings = z.strictObject({
+  keepLast: z.int().min(2).max(1000).default(2),
+  keepEvery: z.int().min(1).optional(),
+  meanSecondsBetweenFailures: Seconds.min(1).default(21_600),
+})
+
+/**
  * Where and with what a stage runs. Never part of a fingerprint: people with other machines share results.
  * `runner` and `pool` are names from the worker's configuration: a pool says which partition, account and limits.
  */
@@ -20,11 +30,14 @@ export const Placement = z.strictObject({
   threads: z.int().min(1).max(1024).default(1),
   shardsPerJob: z.int().min(1).default(1_000_000),
   batchTokens: z.int().min(64).default(16_384),
+  /** Training over several processes: equal copies of the sharded model; it divides their number. */
+  replicas: z.int().min(1).max(4096).optional(),
   checkpointEverySteps: z.int().min(1).optional(),
   /** Layers whose activations are computed again in the backward pass, to spare memory: none (absent), all, or every k-th. */
   activationCheckpointing: z.union([z.enum(['none', 'full']), z.int().min(1).max(1000)]).optional(),
   /** Compiles the layers of a training: a minute more at its start, other rounding, on record as numerics. */
   compile: z.boolean().optional(),
+  checkpoints: CheckpointSettings.optional(),
   timeLimitSeconds: z.int().min(1).default(86_400),
   noProgressSeconds: z.int().min(1).default(900),
 })
@@ -66,7 +79,10 @@ export const Beat = z.object({
   step: Count.optional(),
   tokens: Tokens.optional(),
   loss: z.number().optional(),
+  gradNorm: z.number().optional(),
   tokensPerSecond: z.number().optional(),
+  /** Of the process that beats: on its GPU, or resident. */
+  memoryPeakBytes: Count.optional(),
   lastCommitTokens: Tokens.optional(),
   estimate: CostEstimate.optional(),
   seq: Count,

@@ -1,6 +1,7 @@
 """AdamW as plain state: moments by parameter name and a step count, so that a checkpoint is safetensors and no pickle.
 
-torch.optim.Optimizer objects would also import torch._dynamo, 2 seconds of a job's start.
+Of a sharded parameter the moments are those of this process's rows. torch.optim.Optimizer objects would also import
+torch._dynamo, 2 seconds of a job's start.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.optim.adamw import adamw
 
 from cpt_ml.errors import BadRequest
+from cpt_ml.parallel import local
 
 
 @dataclass(frozen=True)
@@ -33,9 +35,10 @@ class AdamW:
     def __init__(self, named: Iterable[tuple[str, torch.nn.Parameter]], settings: OptimizerSettings) -> None:
         self.settings = settings
         self.parameters: dict[str, Any] = dict(named)
-        self.m = {n: torch.zeros_like(p, requires_grad=False) for n, p in self.parameters.items()}
-        self.v = {n: torch.zeros_like(p, requires_grad=False) for n, p in self.parameters.items()}
-        self._steps = {n: torch.zeros((), dtype=torch.float32, device=p.device) for n, p in self.parameters.items()}
+        parts = {n: local(p).detach() for n, p in self.parameters.items()}
+        self.m = {n: torch.zeros_like(p) for n, p in parts.items()}
+        self.v = {n: torch.zeros_like(p) for n, p in parts.items()}
+        self._steps = {n: torch.zeros((), dtype=torch.float32, device=p.device) for n, p in parts.items()}
 
     @property
     def steps(self) -> int:
@@ -45,19 +48,29 @@ class AdamW:
         for p in self.parameters.values():
             p.grad = None
 
-    def clip(self) -> float:
-        """Scales the gradients to at most the limit and returns their norm before; it shows NaN and infinity."""
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.settings.clip_norm)
-        return float(norm.item())
+    def gradients(self) -> list[Tensor]:
+        """Of this process's rows."""
+        return [local(p.grad) for p in self.parameters.values() if p.grad is not None]
+
+    def gradient_norm(self) -> Tensor:
+        """Of this process's rows, float32; it shows NaN and infinity."""
+        return torch.nn.utils.get_total_norm(self.gradients())
+
+    @torch.no_grad()
+    def clip(self, norm: Tensor) -> None:
+        """Scales the gradients so that their norm over all processes, which is given, is at most the limit."""
+        scale = torch.clamp(self.settings.clip_norm / (norm + 1e-6), max=1.0)
+        torch._foreach_mul_(self.gradients(), scale)  # pyright: ignore[reportPrivateUsage]
 
     @torch.no_grad()
     def step(self, lr: float) -> None:
         for decays in (True, False):
-            names = [n for n, p in self.parameters.items() if (p.ndim >= 2) == decays]
+            # a process may have no row of a short parameter
+            names = [n for n, p in self.parameters.items() if (p.ndim >= 2) == decays and self.m[n].numel()]
             if names:
                 adamw(
-                    [self.parameters[n] for n in names],
-                    [self.parameters[n].grad for n in names],
+                    [local(self.parameters[n]) for n in names],
+                    [local(self.parameters[n].grad) for n in names],
                     [self.m[n] for n in names],
                     [self.v[n] for n in names],
                     [],
@@ -71,6 +84,9 @@ class AdamW:
                     eps=self.settings.epsilon,
                     maximize=False,
                 )
+        for n, m in self.m.items():
+            if not m.numel():
+                self._steps[n] += 1
 
     def state(self) -> dict[str, Tensor]:
         """Moments as `m.<parameter>` and `v.<parameter>`; the step count is `steps`, kept as JSON beside them."""

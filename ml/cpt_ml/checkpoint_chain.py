@@ -4,6 +4,9 @@ A record is `checkpoints/<fp[0:2]>/<fp>/<branch>-<seq>.json` (contracts/src/arti
 lie under `data/…/<attempt>-checkpoints/`, so that they are never part of the phase's own commit. A checkpoint that a
 reader can see is complete: files are durable before the record exists. When the tip is damaged its parent is taken, and
 what follows goes on under the next branch number.
+
+Of several processes each writes its own files; the first one alone looks at records, commits and removes, and tells the
+others.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import datetime
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -21,6 +24,7 @@ from cpt_ml.durable_files import TEMPORARY
 from cpt_ml.errors import JobFailure, Superseded
 from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
+from cpt_ml.parallel import ALONE, World
 from cpt_ml.store import Attempt, Json
 
 RECORD_NAME = re.compile(r"\d{3}-\d{6}")
@@ -46,8 +50,10 @@ class Checkpoint:
 class CheckpointChain:
     """The checkpoints of the job's fingerprint, and where the next one goes."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: Job, world: World = ALONE, keep_last: int = 2, keep_every: int | None = None) -> None:
         self.job = job
+        self.world = world
+        self.keep_last, self.keep_every = keep_last, keep_every
         self.backend = job.store.backend
         self.prefix = f"checkpoints/{job.fingerprint[:2]}/{job.fingerprint}/"
         self.attempt = Attempt(job.store, job.fingerprint, f"{job.token}-checkpoints")
@@ -56,7 +62,7 @@ class CheckpointChain:
 
     def resume(self) -> Checkpoint | None:
         """The newest undamaged checkpoint, or None to begin at the start. Logs each one that it passes over."""
-        records = self._records()
+        records = self.world.share(self._records() if self.world.rank == 0 else None)
         if not records:
             return None
         newest = max(records)
@@ -67,28 +73,49 @@ class CheckpointChain:
             if damage is None:
                 self.tip, self._seq = found, found.record["seq"]
                 break
-            self.job.log("checkpoint-damaged", checkpoint=name, **damage)
+            if self.world.rank == 0:
+                self.job.log("checkpoint-damaged", checkpoint=name, **damage)
             name = by_digest.get(found.record["parent"] or "")
         # what was passed over keeps its name: the chain goes on under the next branch
         self._branch = int(newest[:3]) + (0 if name == newest else 1)
-        self._remove_debris(records)
+        if self.world.rank == 0:
+            self._remove_debris(records)
+        self.world.share(None)  # nobody writes what might be taken for debris
         return self.tip
 
+    @property
+    def next_name(self) -> str:
+        """Name of the next checkpoint; its files lie under it in the attempt's folder."""
+        return f"{self._branch:03d}-{self._seq + 1:06d}"
+
+    def discard(self, name: str) -> None:
+        """Removes what a failed save has written: a full disk has room again, the checkpoints before it stay."""
+        with contextlib.suppress(OSError, JobFailure):
+            self.attempt.discard(f"{name}/")
+
     def save(self, step: int, tokens: int, state: Json, write: Callable[[Attempt, str], list[str]]) -> Checkpoint:
-        """Commits a checkpoint. `write` puts files under the attempt's prefix and returns their names.
+        """Writes and commits a checkpoint of one process; `write` puts files and returns their names."""
+        name = self.next_name
+        try:
+            files = self.attempt.publish(write(self.attempt, f"{name}/"))
+        except Exception:
+            self.discard(name)
+            raise
+        return self.commit(step, tokens, state, files)
+
+    def commit(self, step: int, tokens: int, state: Json, files: Sequence[Json]) -> Checkpoint:
+        """Commits a checkpoint of durable files, given as entries of a record.
 
         Files of the parent that still belong to the state (curve segments) are carried by `state["carry"]`, a list of
         file entries. Raises Superseded, with nothing published, if a newer attempt exists.
         """
-        seq = self._seq + 1
-        name = f"{self._branch:03d}-{seq:06d}"
-        try:
-            files = self.attempt.publish(write(self.attempt, f"{name}/"))
-        except Exception:
-            # a full disk: what this save wrote makes room again, the checkpoints before it stay
-            with contextlib.suppress(OSError, JobFailure):
-                self.attempt.discard(f"{name}/")
-            raise
+        committed = self.world.share(self._commit(step, tokens, state, files) if self.world.rank == 0 else None)
+        self.tip, self._seq = committed, committed.record["seq"]
+        self.job.progress_tokens = tokens
+        return committed
+
+    def _commit(self, step: int, tokens: int, state: Json, files: Sequence[Json]) -> Checkpoint:
+        name, seq = self.next_name, self._seq + 1
         record = {
             "format": "cpt-checkpoint/1",
             "fingerprint": self.job.fingerprint,
@@ -109,10 +136,9 @@ class CheckpointChain:
         if not self.backend.put_if_absent(f"{self.prefix}{name}.json", data):
             raise Superseded(f"train: checkpoint {name} exists already, another attempt is at work")
         failpoint("checkpoint-recorded")
-        before, self.tip, self._seq = self.tip, self._checkpoint(record, data), seq
-        self.job.progress_tokens = tokens
-        self._prune(keep=[c.sha256 for c in (before, self.tip) if c])
-        return self.tip
+        committed = self._checkpoint(record, data)
+        self._prune(committed)
+        return committed
 
     # --- inside ---
 
@@ -139,17 +165,31 @@ class CheckpointChain:
         return Checkpoint(record, hashlib.sha256(data).hexdigest(), paths)
 
     def _damage(self, checkpoint: Checkpoint) -> Json | None:
-        """The first file that is not what the record says, or None."""
-        for f in checkpoint.record["files"]:
-            found = self.backend.fetch(f["path"], f["sha256"])[1] if self.backend.exists(f["path"]) else "missing"
-            if found != f["sha256"]:
-                return {"file": f["path"], "found": found, "expected": f["sha256"]}
-        return None
+        """The first file that is not what the record says, or None; the processes of a machine share the reading."""
+        files = checkpoint.record["files"]
+        found = [self._damage_of(f) for f in files[self.world.local_rank :: self.world.local_size]]
+        return next((d for of_one in self.world.gather(found) for d in of_one if d), None)
 
-    def _prune(self, keep: list[str]) -> None:
-        """Removes all checkpoints but the kept ones: records first, then the files that only they named."""
+    def _damage_of(self, file: Json) -> Json | None:
+        there = self.backend.exists(file["path"])
+        found = self.backend.fetch(file["path"], file["sha256"])[1] if there else "missing"
+        return None if found == file["sha256"] else {"file": file["path"], "found": found, "expected": file["sha256"]}
+
+    def _prune(self, tip: Checkpoint) -> None:
+        """Removes what retention does not keep: records first, then the files that only they named.
+
+        Kept are the last `keep_last` of the tip's line, and each `keep_every`-th that was kept so far.
+        """
         records = self._records()
-        kept = {n: c for n, c in records.items() if c and c.sha256 in keep}
+        by_digest = {c.sha256: (n, c) for n, c in records.items() if c}
+        line: list[str] = []
+        digest: str | None = tip.sha256
+        while digest in by_digest and len(line) < self.keep_last:
+            name, checkpoint = by_digest[digest]
+            line.append(name)
+            digest = checkpoint.record["parent"]
+        every = self.keep_every
+        kept = {n: c for n, c in records.items() if c and (n in line or (every and c.record["seq"] % every == 0))}
         if len(kept) < len(records):
             self.backend.remove(*(f"{self.prefix}{name}.json" for name in records.keys() - kept.keys()))
             self._remove_debris(dict(kept))

@@ -78,3 +78,7 @@ class Orphaned(JobFailure):
 
     end_class = "orphaned"
     exit_code = 75
+
+
+class PeerFailed(JobFailure):
+    """Another process of this job has failed; what it says of itself is the cause."""

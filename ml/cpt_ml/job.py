@@ -6,7 +6,8 @@ watches the job raises), `pulse` (a counter that the job raises while it lives),
 as many milliseconds as it says), `pause` (present: leave at the next commit) and `end.json`, each described in
 contracts/src/job.ts.
 
-Under torchrun every rank runs this module; rank 0 alone claims the start, beats, commits and writes the end record.
+A stage whose module says PARALLEL runs as `placement.processesPerNode` processes (ranks.py), or as those that torchrun
+started; rank 0 alone claims the start, beats, commits and writes the end record.
 """
 
 from __future__ import annotations
@@ -25,15 +26,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cpt_ml.durable_files import put_if_absent, replace_file
-from cpt_ml.errors import BadRequest, JobFailure, Orphaned, Paused, Stopped, Superseded, TimeLimit
+from cpt_ml.errors import BadRequest, JobFailure, Orphaned, Paused, PeerFailed, Stopped, Superseded, TimeLimit
 from cpt_ml.failpoint import failpoint
 from cpt_ml.process_identity import process_identity
+from cpt_ml.ranks import LEAVE_SECONDS, SETTLE_SECONDS, Ending, Ranks, fork_ranks, tell_ending
 from cpt_ml.store import Attempt, Json, Store, commit_key
 
 BEAT_SECONDS = 0.5
@@ -79,10 +81,15 @@ class Job:
         self._beat: Json = {"phase": "starting", "done": 0, "total": 0, "unit": "", "seq": 0}
         self._last_beat = -math.inf
         self._stop_reason: str | None = None
-        self.rank = int(os.environ.get("RANK", "0"))
-        self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        self.know_rank()
         self._started = time.monotonic()
         self._computing_since: float | None = None
+
+    def know_rank(self) -> None:
+        """Takes from the environment which of how many processes this one is."""
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.world = int(os.environ.get("WORLD_SIZE", "1"))
+        self.local_rank = int(os.environ.get("LOCAL_RANK", "0"))
 
     # --- what stages call ---
 
@@ -100,16 +107,22 @@ class Job:
         self._beat = {**self._beat, "phase": phase, "done": done, "total": total, "unit": unit, **more}
         now = time.monotonic()
         if self.rank > 0:
-            return self.check_stop()
+            return self._check_alone()
         if now - self._last_beat >= BEAT_SECONDS or phase != self._beat.get("written"):
             self._last_beat = now
             self._beat["seq"] += 1
             self._beat["written"] = phase
             replace_file(self.folder / "beat.json", json.dumps(_finite(self._beat)).encode())
-        self.check_stop()
+        self._check_alone()
 
-    def check_stop(self) -> None:
-        """Raises Stopped or Orphaned when the job should leave; one with something to save asks `stopping` first."""
+    def _check_alone(self) -> None:
+        # of several processes none may leave by itself: they agree on a step (parallel.py)
+        if self.world == 1:
+            self.check_stop()
+
+    def check_stop(self, reason: str | None = None) -> None:
+        """Raises Stopped or Orphaned when the job should leave, or if a reason is given, which several agreed on."""
+        self._stop_reason = self._stop_reason or reason
         if self._stop_reason == "orphaned":
             raise Orphaned(f"{self.stage}: nobody renewed the lease for {self.spec['leaseSeconds']} s")
         if self._stop_reason == "time-limit":
@@ -121,8 +134,13 @@ class Job:
 
     def check_pause(self) -> None:
         """Raises Paused when a person wants the work held; called where everything so far is committed."""
-        if (self.folder / "pause").exists():
+        if self.pausing:
             raise Paused(f"{self.stage}: paused at a commit")
+
+    @property
+    def pausing(self) -> bool:
+        """Whether a person wants the work held, at the next commit."""
+        return (self.folder / "pause").exists()
 
     @property
     def stopping(self) -> str | None:
@@ -193,8 +211,8 @@ class Job:
         if not put_if_absent(self.folder / "started.json", json.dumps(process_identity()).encode()):
             raise Superseded(f"{self.stage}: attempt {self.spec['attempt']} was started already")
 
-    def watch(self) -> None:
-        """Signals set the stop reason; a thread measures how long the lease has stood still on this job's own clock."""
+    def listen(self) -> None:
+        """Signals set the stop reason."""
 
         def on_signal(number: int, _frame: object) -> None:
             if self._stop_reason is None:
@@ -204,6 +222,9 @@ class Job:
         signal.signal(signal.SIGTERM, on_signal)
         signal.signal(signal.SIGUSR2, on_signal)
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
+
+    def watch(self) -> None:
+        """A thread measures how long the lease has stood still on this job's own clock."""
         threading.Thread(target=self._watch_lease, name="lease", daemon=True).start()
 
     def _watch_lease(self) -> None:
@@ -243,6 +264,11 @@ class Job:
             why = f"{self.stage}: told to leave ({self._stop_reason}) and did not listen: it ended itself"
             with contextlib.suppress(OSError):
                 self.end(end_class, "JobEnded", why, None, "SIGKILL")
+        self.kill_group()
+
+    @staticmethod
+    def kill_group() -> None:
+        """Ends this process, and with a leader its group."""
         if os.getpgrp() == os.getpid():
             os.killpg(0, signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -291,32 +317,75 @@ def run(stage: str, request_path: Path, result_path: Path) -> int:
     except Superseded as e:
         print(f"cpt_ml: {e}", file=sys.stderr)
         return e.exit_code
-    job.watch()
-    code, end = 1, ("failed", "JobEnded", "the stage did not return")
+    job.listen()
+    ranks: Ranks | None = None
+    end = Ending("failed", "JobEnded", "the stage did not return", 1)
     try:
-        set_threads(job.threads)
+        wanted: int = job.placement.get("processesPerNode", 1)
+        alone = job.world > 1 or wanted == 1
+        if alone:
+            job.watch()
+        set_threads(job.threads if alone else 1)
         module = importlib.import_module(f"cpt_ml.{stage.replace('-', '_')}")
+        if max(wanted, job.world) > 1 and not hasattr(module, "PARALLEL"):
+            raise BadRequest(f"{stage}: runs as one process: set nodes and processesPerNode to 1")
+        if not alone:
+            ranks = _start_ranks(job, module.PARALLEL, wanted)
         result = module.run(job)
-        if job.rank > 0:
-            return 0
-        if spec["units"] is None:
-            result = job.store.record(job.fingerprint)["result"]
-        replace_file(result_path, json.dumps(result or {}, ensure_ascii=False).encode())
-        code, end = 0, ("done", "Done", "")
+        end = Ending("done", "Done", "", 0)
+        if job.rank == 0:
+            if ranks is not None:
+                ranks.leaving = True
+                ranks.close(LEAVE_SECONDS)
+            if spec["units"] is None:
+                result = job.store.record(job.fingerprint)["result"]
+            replace_file(result_path, json.dumps(result or {}, ensure_ascii=False).encode())
     except JobFailure as e:
-        code, end = e.exit_code, (e.end_class, e.type, str(e))
-        job.log("ended", type=e.type, message=str(e))
+        end = Ending(e.end_class, e.type, str(e), e.exit_code, lost=isinstance(e, PeerFailed))
+        job.log("ended", type=e.type, message=str(e), **({"rank": job.rank} if job.world > 1 else {}))
     except MemoryError:
-        code, end = 1, ("failed", "OutOfMemory", f"{stage}: out of memory")
+        end = Ending("failed", "OutOfMemory", f"{stage}: out of memory", 1)
         _print_trace()
     except Exception as e:
         _print_trace()
         type = "DiskFull" if is_disk_full(e) else "JobEnded"
-        code, end = 1, ("failed", type, f"{stage}: {e.__class__.__name__}: {e}")
-    if job.rank == 0:
-        job.end(*end, code)
-        failpoint("end-written")
-    return code
+        lost = job.world > 1 and type == "JobEnded" and isinstance(e, RuntimeError)
+        end = Ending("failed", type, f"{stage}: {e.__class__.__name__}: {e}", 1, lost=lost)
+    if job.rank > 0:
+        tell_ending(job.folder, job.rank, end)
+        sys.stderr.flush()
+        os._exit(end.exit_code or 0)  # what rank 0 forked must not run what its callers have left to do
+    if ranks is not None and end.exit_code != 0:
+        ranks.leaving = True
+        end = (ranks.failure(SETTLE_SECONDS) or end) if end.lost else end
+        ranks.close(0.5)
+    job.end(end.end_class, end.type, end.message, end.exit_code, end.by_signal)
+    failpoint("end-written")
+    return 1 if end.exit_code is None else end.exit_code
+
+
+def _start_ranks(job: Job, heavy: Sequence[str], count: int) -> Ranks | None:
+    """Imports what all ranks need, and forks them; in rank 0 a thread ends the job when one of them fails."""
+    for name in heavy:
+        importlib.import_module(name)
+    ranks = fork_ranks(job.folder, count)
+    job.know_rank()
+    set_threads(job.threads)
+    job.watch()
+    if ranks is not None:
+        threading.Thread(target=_end_with_ranks, args=(job, ranks), name="ranks", daemon=True).start()
+    return ranks
+
+
+def _end_with_ranks(job: Job, ranks: Ranks) -> None:
+    """Where a rank has failed and this process does not notice by itself, waiting for it: the job ends here."""
+    ranks.wait_for_failure()
+    end = ranks.failure(SETTLE_SECONDS)
+    time.sleep(SETTLE_SECONDS)
+    if ranks.leaving or end is None:
+        return
+    job.end(end.end_class, end.type, end.message, end.exit_code, end.by_signal)
+    job.kill_group()
 
 
 def _print_trace() -> None:

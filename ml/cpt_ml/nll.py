@@ -9,17 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from cpt_ml.errors import BadRequest
 
+if TYPE_CHECKING:
+    from cpt_ml.parallel import World
+
 B = TypeVar("B")
 R = TypeVar("R")
 TokenIds = npt.NDArray[np.uint32]
 Int64s = npt.NDArray[np.int64]
+Float64s = npt.NDArray[np.float64]
 Float32s = npt.NDArray[np.float32]
 
 LOGIT_ROWS = 1024  # of fp32 logits at a time: larger blocks leave the cache, smaller ones starve a GPU
@@ -48,6 +52,7 @@ def document_nll(  # noqa: PLR0917
     batch_tokens: int,
     device: Any = "cpu",
     beat: Callable[[int, int], None] | None = None,
+    world: World | None = None,
 ) -> list[tuple[float, int]]:
     """Summed negative log-likelihood and number of scored tokens of each document, in the order given.
 
@@ -64,7 +69,7 @@ def document_nll(  # noqa: PLR0917
         for i, doc in enumerate(docs_tokens)
         for w in cut_windows(i, min(len(doc), max_tokens), window_tokens, stride_tokens)
     ]
-    return score_batches(model, docs_tokens, list(batches(windows, batch_tokens)), device, beat)
+    return score_batches(model, docs_tokens, list(batches(windows, batch_tokens)), device, beat, world=world)
 
 
 def score_batches(  # noqa: PLR0917
@@ -74,8 +79,11 @@ def score_batches(  # noqa: PLR0917
     device: Any = "cpu",
     beat: Callable[[int, int], None] | None = None,
     logit_rows: int = LOGIT_ROWS,
+    world: World | None = None,
 ) -> list[tuple[float, int]]:
     """document_nll of windows that are batched already, widest window of a batch first.
+
+    The processes of a sharded model share the batches, in lock step, and each returns the scores of all documents.
 
     On a GPU the next batch is sent while one is computed. At most `logit_rows` rows of logits exist at a time, that is
     4 · logit_rows · vocabulary bytes.
@@ -90,10 +98,12 @@ def score_batches(  # noqa: PLR0917
     was_training = model.training
     model.eval()
 
+    several = world is not None and world.size > 1
+
     def launch(batch: Sequence[Window]) -> Callable[[], tuple[Int64s, Float32s]]:
         tokens_BT, targets_BT = _pad(batch, docs_tokens)
         scored_BT = targets_BT >= 0
-        with torch.inference_mode():
+        with torch.no_grad() if several else torch.inference_mode():
             hidden_BTD = decoder(input_ids=_sent(tokens_BT, device), use_cache=False).last_hidden_state
             # by place, not by mask: a GPU would have to be waited for to learn how many there are
             hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, _sent(np.flatnonzero(scored_BT), device))
@@ -103,6 +113,8 @@ def score_batches(  # noqa: PLR0917
         return lambda: (docs_N, fetched())
 
     try:
+        if several:
+            return _shared(model, launch, made, sums, counts, beat, world)
         for batch, (docs_N, nll_N) in zip(made, _in_order(launch, made, device), strict=True):
             np.add.at(sums, docs_N, nll_N.astype(np.float64))
             np.add.at(counts, docs_N, 1)
@@ -112,6 +124,31 @@ def score_batches(  # noqa: PLR0917
     finally:
         model.train(was_training)
     return [(float(s), int(n)) for s, n in zip(sums, counts, strict=True)]
+
+
+def _shared(  # noqa: PLR0917
+    model: Any,
+    launch: Callable[[Sequence[Window]], Callable[[], tuple[Int64s, Float32s]]],
+    made: Sequence[Sequence[Window]],
+    sums: Float64s,
+    counts: Int64s,
+    beat: Callable[[int, int], None] | None,
+    world: Any,
+) -> list[tuple[float, int]]:
+    """Each process scores every world.size-th batch; where one has none left it computes the last, for nothing."""
+    total, done = sum(w.length for batch in made for w in batch), 0
+    for first in range(0, len(made), world.size):
+        mine = first + world.rank
+        batch = made[min(mine, len(made) - 1)]
+        # embedding, norm and head are whole in there alone
+        docs_N, nll_N = model.run_inside(partial(_now, launch, batch))
+        if mine < len(made):
+            np.add.at(sums, docs_N, nll_N.astype(np.float64))
+            np.add.at(counts, docs_N, 1)
+        done += sum(w.length for batch in made[first : first + world.size] for w in batch)
+        if beat is not None:
+            beat(done, total)
+    return [(float(s), int(n)) for s, n in zip(world.sum_array(sums), world.sum_array(counts), strict=True)]
 
 
 def _sent(array: npt.NDArray[Any], device: Any) -> Any:

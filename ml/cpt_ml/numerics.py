@@ -25,7 +25,7 @@ def prepare(threads: int, seed: int) -> str:
     return device
 
 
-def fingerprint(device: str, dtype: str, micro_batch: int) -> Json:
+def fingerprint(device: str, dtype: str, micro_batch: int, processes: int = 1, replicas: int = 1) -> Json:
     """With all of these unchanged, a killed and resumed run ends with the bits of an undisturbed one."""
     return {
         "torch": torch.__version__,
@@ -34,4 +34,5 @@ def fingerprint(device: str, dtype: str, micro_batch: int) -> Json:
         "threads": torch.get_num_threads(),
         "dtype": dtype,
         "microBatchSequences": micro_batch,
+        **({"processes": processes, "replicas": replicas} if processes > 1 else {}),
     }

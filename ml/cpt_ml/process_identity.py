@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -45,3 +46,15 @@ def oom_kills() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+def killed_for_memory(folder: Path, by_signal: str) -> str:
+    """What the kernel's counter of processes killed for lack of memory says of the time since the job began."""
+    try:
+        before = json.loads((folder / "started.json").read_bytes())["oomKills"]
+    except (OSError, ValueError, KeyError):
+        return ""
+    killed = oom_kills() - before
+    if by_signal != "SIGKILL" or killed <= 0:
+        return ""
+    return f"; the kernel ended {killed} process(es) for lack of memory meanwhile"

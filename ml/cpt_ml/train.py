@@ -1,15 +1,18 @@
 """train: one phase over one immutable token plan, to a model folder, a checkpoint to go on from, and a loss curve.
 
-One process, on a GPU if there is one, else on `placement.threads` CPU threads. With unchanged numerics (numerics.py) a
-phase killed any number of times ends with the bits of an undisturbed one: all that decides the next step is in the last
-committed checkpoint, and a step depends on nothing else. Shape suffixes: B sequences, T tokens, D width.
+One process or several (parallel.py), each on a GPU if there is one, else on `placement.threads` CPU threads. With
+unchanged numerics (numerics.py) a phase killed any number of times ends with the bits of an undisturbed one: all that
+decides the next step is in the last committed checkpoint, and a step depends on nothing else. Shape suffixes: B
+sequences, T tokens, D width.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import resource
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -20,12 +23,25 @@ from torch import Tensor
 from cpt_ml import contract, numerics
 from cpt_ml.adamw import AdamW, OptimizerSettings
 from cpt_ml.checkpoint_chain import CheckpointChain
-from cpt_ml.errors import BadRequest, Diverged, Orphaned, Stopped
+from cpt_ml.errors import BadRequest, Diverged, Orphaned, Paused, Stopped
 from cpt_ml.job import Job
-from cpt_ml.llama import load_llama
+from cpt_ml.llama import Llama, LlamaConfig, load_llama
+from cpt_ml.parallel import (
+    IMPORTED,
+    World,
+    agreed_reason,
+    build_sharded,
+    micro_steps,
+    open_world,
+    set_last_micro_step,
+    share_of,
+    stop_flags,
+)
+from cpt_ml.saving import Saver
 from cpt_ml.schedule import Schedule, step_learning_rate
 from cpt_ml.special_tokens import tokenizer_file, vocabulary_size
-from cpt_ml.store import ArtifactRef, Json
+from cpt_ml.store import ArtifactRef, Attempt, Json
+from cpt_ml.tensor_files import TensorRows, split_files
 from cpt_ml.token_stream import TokenStream, targets_within
 from cpt_ml.train_state import (
     MODEL,
@@ -34,11 +50,13 @@ from cpt_ml.train_state import (
     TrainState,
     read_folder_steps,
     restore_tensors,
-    write_model,
-    write_optimizer,
+    write_folder,
 )
 from cpt_ml.validation import ValidationSettings, measure
-from cpt_ml.weights import copy_companions, weights_sha256
+from cpt_ml.weights import copy_companions, weight_files, weights_sha256
+
+# what several processes need: imported before they are forked (job.py)
+PARALLEL = IMPORTED
 
 
 @dataclass(frozen=True)
@@ -92,37 +110,56 @@ def run(job: Job) -> None:
     finite, before anything is saved; Stopped or Orphaned after saving, when told to leave.
     """
     request = contract.parse(TrainRequest, job.request)
-    if job.world > 1:
-        raise BadRequest(f"train: runs as one process, not {job.world}: set nodes and processesPerNode to 1")
     job.beat("load", 0, request.token_budget, "tokens")
-    start = request.start.model if isinstance(request.start, FromModel) else request.start.checkpoint
-    start_folder = job.store.folder(start)
-    stream = TokenStream(job.store, job.store.folder(request.plan))
-    _check(request, stream)
     device = numerics.prepare(job.threads, request.seed)
-    model = load_llama(start_folder, device=device)
+    world = open_world(job, device)
+    start = request.start.model if isinstance(request.start, FromModel) else request.start.checkpoint
+    start_folder = _folder(job, world, start)
+    stream = TokenStream(job.store, _folder(job, world, request.plan))
+    _check(request, stream)
+    model = _build(start_folder, request, world, device)
     model.recompute(job.placement.get("activationCheckpointing", "none"))
     if job.placement.get("compile"):
         model.compile_layers()
     vocabulary = vocabulary_size(tokenizer_file(job.store, request.tokenizer))
     if vocabulary > model.config.vocabulary:
         raise BadRequest(f"train: the tokenizer has ids below {vocabulary}, the model below {model.config.vocabulary}")
-    state = TrainState(model, AdamW(model.named_parameters(), request.optimizer))
+    state = TrainState(model, AdamW(model.named_parameters(), request.optimizer), world)
     if isinstance(request.start, FromCheckpoint) and request.start.optimizer == "keep":
-        restore_tensors(start_folder / MODEL, start_folder / OPTIMIZER, read_folder_steps(start_folder), state)
+        restore_tensors(
+            weight_files(start_folder), split_files(start_folder, OPTIMIZER), read_folder_steps(start_folder), state
+        )
 
-    micro_batch = max(1, min(job.placement["batchTokens"] // request.sequence_tokens, request.sequences))
-    chain = CheckpointChain(job)
+    micro_batch = max(
+        1, min(job.placement["batchTokens"] // request.sequence_tokens, -(-request.sequences // world.size))
+    )
+    kept = job.placement.get("checkpoints", {})
+    chain = CheckpointChain(job, world, kept.get("keepLast", 2), kept.get("keepEvery"))
     checkpoint = chain.resume()
     if checkpoint is not None:
         state.restore(checkpoint)
         state.restarts.append({"attempt": job.spec["attempt"], "step": state.step, "tokens": state.tokens})
         job.progress_tokens = state.tokens
         job.log("resumed", step=state.step, tokens=state.tokens)
+    world.check_stop(job)
     compiled = {"compile": True} if job.placement.get("compile") else {}
-    _note_numerics(job, state, numerics.fingerprint(device, request.dtype, micro_batch) | compiled)
+    now = numerics.fingerprint(device, request.dtype, micro_batch, world.size, world.replicas)
+    _note_numerics(job, state, now | compiled)
     _train(job, request, stream, state, chain, micro_batch, device)
     _finish(job, request, state, start_folder, device)
+
+
+def _folder(job: Job, world: World, ref: ArtifactRef) -> Path:
+    """A folder whose digests one process of each machine has verified."""
+    verified = world.gather(str(job.store.folder(ref)) if world.local_rank == 0 else None)
+    return Path(verified[world.rank - world.local_rank])
+
+
+def _build(folder: Path, request: TrainRequest, world: World, device: str) -> Llama:
+    if world.size == 1:
+        return load_llama(folder, device=device)
+    dtype = getattr(torch, request.dtype)
+    return build_sharded(LlamaConfig.read(folder), TensorRows(weight_files(folder)), world, device, dtype)
 
 
 def _check(request: TrainRequest, stream: TokenStream) -> None:
@@ -156,74 +193,156 @@ def _train(  # noqa: PLR0917
     micro_batch: int,
     device: str,
 ) -> None:
-    rhythm = SaveRhythm(job.placement.get("checkpointEverySteps"), request.steps)
+    kept = job.placement.get("checkpoints", {})
+    rhythm = SaveRhythm(
+        job.placement.get("checkpointEverySteps"), request.steps, kept.get("meanSecondsBetweenFailures", 6 * 3600.0)
+    )
+    saver = Saver(job, state, chain, rhythm, request.plan.sha256)
     began, first = time.monotonic(), state.tokens
-    unsaved_seconds = time.monotonic()
+    counted = began
 
-    def save() -> None:
-        nonlocal unsaved_seconds
-        started = time.monotonic()
-        if not state.is_finite():
-            raise Diverged(f"train: weights are not finite after step {state.step}, nothing is saved")
-        state.train_seconds += started - unsaved_seconds
-        record = chain.save(state.step, state.tokens, state.to_record(request.plan.sha256), state.write)
-        state.committed(record)
-        unsaved_seconds = time.monotonic()
-        rhythm.saved(unsaved_seconds - started)
-        job.log("checkpoint", step=state.step, tokens=state.tokens, seconds=round(unsaved_seconds - started, 3))
+    def count_time() -> None:
+        nonlocal counted
+        now = time.monotonic()
+        state.train_seconds, counted = state.train_seconds + now - counted, now
 
     try:
         while state.step < request.steps:
-            line = train_step(request, stream, state, micro_batch, device)
-            if rhythm.due(state.step) or state.step == request.steps:
-                save()
-                if state.step < request.steps:
-                    job.check_pause()
+            wishes = Wishes(job, saver, due=rhythm.due(state.step + 1))
+            line, agreed = train_step(request, stream, state, micro_batch, device, wishes)
+            count_time()
+            if agreed.written:
+                saver.finish()
+            if agreed.due or state.step == request.steps:
+                saver.begin()
+                if agreed.pause or state.step == request.steps:
+                    saver.finish()
+                if agreed.pause and state.step < request.steps:
+                    raise Paused("train: paused at a commit")
+            counted = time.monotonic()
             speed = (state.tokens - first) / (time.monotonic() - began)
             job.beat(
                 "train", state.tokens, request.token_budget, "tokens", lastCommitTokens=job.progress_tokens,
-                tokensPerSecond=speed, **line,
+                tokensPerSecond=speed, memoryPeakBytes=_memory_peak(device), **line,
             )  # fmt: skip
+            if agreed.reason is not None:
+                job.check_stop(agreed.reason)
     except (Stopped, Orphaned):
-        # only beat() raises these, between two steps: the state is whole
+        # raised between two steps alone, by all processes at the same one: the state is whole
+        saver.finish()
         if state.curve:
-            save()
+            saver.save()
+        raise
+    except Diverged:
+        saver.finish()  # of a state before; what diverged is not saved
         raise
 
 
-def train_step(request: TrainRequest, stream: TokenStream, state: TrainState, micro_batch: int, device: str) -> Json:
-    """One optimizer step on the next global batch; returns the curve's line.
+def _memory_peak(device: str) -> int:
+    """Bytes this process has held at most: of the GPU, or resident."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+@dataclass(frozen=True)
+class Wishes:
+    """What a process would have all do after the step at hand; `agreed` is what they do."""
+
+    job: Job
+    saver: Saver
+    due: bool
+
+    def numbers(self) -> list[float]:
+        pause = self.due and self.job.pausing
+        first = self.job.rank == 0
+        return [*stop_flags(self.job), float(self.saver.written), float(first and self.due), float(first and pause)]
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What all processes do after a step. `written`: the save in flight is, by all."""
+
+    reason: str | None = None
+    written: bool = False
+    due: bool = False
+    pause: bool = False
+
+    @staticmethod
+    def of(numbers: Sequence[float], world: World) -> Agreed:
+        *reasons, written, due, pause = numbers
+        return Agreed(agreed_reason(reasons), written == world.size, due > 0, pause > 0)
+
+
+def train_step(  # noqa: PLR0917
+    request: TrainRequest,
+    stream: TokenStream,
+    state: TrainState,
+    micro_batch: int,
+    device: str,
+    wishes: Wishes | None = None,
+) -> tuple[Json, Agreed]:
+    """One optimizer step on the next global batch; returns the curve's line, and what all processes agreed to do next.
 
     The loss is the sum over targets divided by the number of targets of the global batch, in nats per token. Raises
     Diverged, with the weights as they were, if it or the gradient is not finite.
     """
-    length, sequences = request.sequence_tokens, request.sequences
-    compute = torch.bfloat16 if request.dtype == "bfloat16" else torch.float32
+    world = state.world
     lr = step_learning_rate(request.schedule, state.tokens, request.global_batch_tokens)
-    first = state.tokens // length
-    targets = count_targets(request, stream, first, sequences)
     state.optimizer.zero_grad()
-    nll = 0.0
-    for at in range(0, sequences, micro_batch):
-        count = min(micro_batch, sequences - at)
-        inputs = read_batch(request, stream, first + at, count, device)
-        with torch.autocast(device, torch.bfloat16, enabled=compute == torch.bfloat16):
-            total = state.model(inputs.ids_BT, inputs.targets_BT, compute, inputs.documents_BT)
-        (total / targets).backward()
-        nll += total.item()
+    targets = count_targets(request, stream, state.tokens // request.sequence_tokens, request.sequences)
+    nll = _gradients(request, stream, state, micro_batch, device, targets)
+    norm = state.optimizer.gradient_norm()
+    agreed = Agreed()
+    if world.size > 1:
+        told = wishes.numbers() if wishes else [0.0] * 6
+        # equal replicas count their rows once each
+        nll, squares, *numbers = world.sum([nll, float(norm) ** 2 / world.replicas, *told])
+        agreed = Agreed.of(numbers, world)
+        norm = torch.tensor(math.sqrt(squares) if squares >= 0 else math.nan, dtype=torch.float32, device=device)
+    elif wishes is not None:
+        agreed = Agreed.of(wishes.numbers(), world)
     loss = nll / targets
-    norm = state.optimizer.clip()
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+    gradient_norm = float(norm)
+    if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
         raise Diverged(
-            f"train: loss {loss}, gradient norm {norm} at step {state.step + 1} "
+            f"train: loss {loss}, gradient norm {gradient_norm} at step {state.step + 1} "
             f"(tokens {state.tokens} to {state.tokens + request.global_batch_tokens} of the plan), learning rate {lr}"
         )
+    state.optimizer.clip(norm)
     state.optimizer.step(lr)
     state.step += 1
     state.tokens += request.global_batch_tokens
-    line = {"step": state.step, "tokens": state.tokens, "loss": loss, "lr": lr, "gradNorm": norm}
+    line = {"step": state.step, "tokens": state.tokens, "loss": loss, "lr": lr, "gradNorm": gradient_norm}
     state.curve.append(json.dumps(line).encode() + b"\n")
-    return line
+    return line, agreed
+
+
+def _gradients(  # noqa: PLR0917
+    request: TrainRequest, stream: TokenStream, state: TrainState, micro_batch: int, device: str, targets: int
+) -> float:
+    """Gradients of the next global batch's loss, summed over all processes; returns this one's part of the summed loss.
+
+    A process with fewer micro-batches than others goes along with ones that weigh nothing.
+    """
+    world = state.world
+    compute = torch.bfloat16 if request.dtype == "bfloat16" else torch.float32
+    mixed = compute == torch.bfloat16 and world.size == 1  # sharded parameters have a policy for it
+    mine = share_of(request.sequences, world)
+    first = state.tokens // request.sequence_tokens
+    nll = 0.0
+    steps = micro_steps(request.sequences, world, micro_batch)
+    for i in range(steps):
+        part = mine[i * micro_batch : (i + 1) * micro_batch]
+        weightless = not part
+        part = part or range(1)
+        inputs = read_batch(request, stream, first + part.start, len(part), device)
+        set_last_micro_step(state.model, world, i == steps - 1)
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
+            total = state.model(inputs.ids_BT, inputs.targets_BT, compute, inputs.documents_BT)
+        (total * 0.0 if weightless else total / targets).backward()
+        nll += 0.0 if weightless else total.item()
+    return nll
 
 
 class Batch(NamedTuple):
@@ -256,7 +375,13 @@ def count_targets(request: TrainRequest, stream: TokenStream, first: int, count:
 
 def _finish(job: Job, request: TrainRequest, state: TrainState, start_folder: Path, device: str) -> None:
     """Validates and commits; a crash in here costs no training, the last checkpoint is at the phase's end."""
-    attempt = job.attempt()
+    attempt, world = job.attempt(), state.world
+
+    def beat(done: int, total: int) -> None:
+        job.beat("validate", done, total, "tokens", lastCommitTokens=job.progress_tokens)
+        if world.size > 1:
+            world.check_stop(job)
+
     measurement = measure(
         state.model,
         device,
@@ -265,12 +390,21 @@ def _finish(job: Job, request: TrainRequest, state: TrainState, start_folder: Pa
         request.validation,
         job.placement["batchTokens"],
         attempt,
-        lambda done, total: job.beat("validate", done, total, "tokens", lastCommitTokens=job.progress_tokens),
+        beat,
+        world,
     )
     for name in ("model", "checkpoint"):
-        write_model(attempt.path(f"{name}/{MODEL}"), state.model)
-        copy_companions(start_folder, attempt.path(f"{name}/{MODEL}").parent, "float32")
-    write_optimizer(attempt.path(f"checkpoint/{OPTIMIZER}"), state.optimizer)
+        folder = attempt.path(f"{name}/{MODEL}").parent
+        write_folder(folder, state, optimizer=False)
+        if world.rank == 0:
+            copy_companions(start_folder, folder, "float32")
+    write_folder(attempt.path(f"checkpoint/{OPTIMIZER}").parent, state, optimizer=True)
+    if world.rank == 0:
+        _commit(job, request, state, attempt, measurement)
+    world.share(None)
+
+
+def _commit(job: Job, request: TrainRequest, state: TrainState, attempt: Attempt, measurement: Json) -> None:
     # no restarts or times in here: the folder's digest is part of the next phase's fingerprint
     saved = {"format": "cpt-train-state/1", "fingerprint": job.fingerprint, "planSha256": request.plan.sha256,
              "tokenizerSha256": request.tokenizer.sha256, "step": state.step, "tokens": state.tokens,

@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from cpt_ml.adamw import AdamW
 from cpt_ml.checkpoint_chain import Checkpoint
-from cpt_ml.llama import Llama, load_weights
+from cpt_ml.errors import BadRequest
+from cpt_ml.llama import Llama
+from cpt_ml.parallel import ALONE, World, local, whole
 from cpt_ml.store import Attempt, Json
+from cpt_ml.tensor_files import TensorRows, part_name, rows_of, sizes_of, write_split, write_tensors
 
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
+RNG = ("rng.cpu", "rng.cuda")
+
+
+@dataclass
+class Snapshot:
+    """A state as it was after a step, out of reach of the next one: what a save writes while training goes on."""
+
+    step: int
+    tokens: int
+    tensors: dict[str, dict[str, Tensor]]
+    curve: list[bytes]
+    record: Json
 
 
 @dataclass
@@ -24,6 +42,7 @@ class TrainState:
 
     model: Llama
     optimizer: AdamW
+    world: World = ALONE
     step: int = 0
     tokens: int = 0
     curve: list[bytes] = field(default_factory=list[bytes])
@@ -31,10 +50,12 @@ class TrainState:
     restarts: list[Json] = field(default_factory=list[Json])
     numerics: list[Json] = field(default_factory=list[Json])
     train_seconds: float = 0.0
+    _staging: dict[str, dict[str, Tensor]] = field(default_factory=dict[str, dict[str, Tensor]])
 
     def is_finite(self) -> bool:
-        """Whether every weight is a number: an update can overflow after a loss that was fine."""
-        return all(bool(p.isfinite().all()) for p in self.model.parameters())
+        """Whether every weight of any process is a number: an update can overflow after a loss that was fine."""
+        finite = all(bool(local(p).isfinite().all()) for p in self.model.parameters())
+        return self.world.sum([float(not finite)])[0] == 0
 
     def to_record(self, plan_sha256: str) -> Json:
         """The part of a checkpoint's state that is JSON."""
@@ -48,29 +69,57 @@ class TrainState:
             "carry": list(self.segments),
         }
 
-    def write(self, attempt: Attempt, prefix: str) -> list[str]:
-        """Writes a checkpoint's files and returns their names: weights, optimizer with RNG, new lines of the curve."""
-        names = [prefix + MODEL, prefix + OPTIMIZER]
-        write_model(attempt.path(names[0]), self.model)
-        write_optimizer(attempt.path(names[1]), self.optimizer)
-        if self.curve:
-            names.append(f"{prefix}curve-{self.step:08d}.jsonl")
-            attempt.path(names[-1]).write_bytes(b"".join(self.curve))
+    def snapshot(self, plan_sha256: str) -> Snapshot:
+        """Copies what a checkpoint has of this process, into memory that the last save is done with."""
+        parts: dict[str, dict[str, Tensor]] = {}
+        if self.world.writes:
+            parts[MODEL] = {n: local(p).detach() for n, p in self.model.named_parameters()}
+            parts[OPTIMIZER] = self.optimizer.state()
+        for name, tensors in parts.items():
+            staged = self._staging.setdefault(name, {})
+            for n, t in tensors.items():
+                if n not in staged:
+                    staged[n] = torch.empty(t.shape, dtype=t.dtype, pin_memory=t.device.type == "cuda")
+                staged[n].copy_(t)
+        lines, self.curve = self.curve, []
+        tensors = dict(self._staging)
+        if self.world.writes:
+            tensors[OPTIMIZER] = {**tensors[OPTIMIZER], **rng_states()}
+        return Snapshot(self.step, self.tokens, tensors, lines, copy.deepcopy(self.to_record(plan_sha256)))
+
+    def write(self, snapshot: Snapshot, attempt: Attempt, prefix: str) -> list[str]:
+        """Writes this process's files of a checkpoint and returns their names: weights, optimizer with RNG, and in the
+        first process the new lines of the curve."""
+        names: list[str] = []
+        for name, tensors in snapshot.tensors.items():
+            names.append(prefix + part_name(name, self.world.shard, self.world.shards))
+            write_tensors(attempt.path(names[-1]), tensors)
+        if snapshot.curve and self.world.rank == 0:
+            names.append(f"{prefix}curve-{snapshot.step:08d}.jsonl")
+            attempt.path(names[-1]).write_bytes(b"".join(snapshot.curve))
         return names
 
     def committed(self, checkpoint: Checkpoint) -> None:
-        """Takes note that the curve so far is in a checkpoint."""
-        self.curve = []
+        """Takes note of the curve's lines that are in a checkpoint."""
         self.segments = [f for f in checkpoint.record["files"] if f["name"].startswith("curve-")]
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Takes up a verified checkpoint of this phase: weights, optimizer, RNG, position, curve and history."""
         saved = checkpoint.state
-        restore_tensors(checkpoint.paths[MODEL], checkpoint.paths[OPTIMIZER], saved["optimizerSteps"], self)
+        restore_tensors(
+            parts_of(checkpoint.paths, MODEL), parts_of(checkpoint.paths, OPTIMIZER), saved["optimizerSteps"], self
+        )
         self.step, self.tokens = checkpoint.record["step"], checkpoint.tokens
         self.restarts, self.numerics = list(saved["restarts"]), list(saved["numerics"])
         self.train_seconds = saved["trainSeconds"]
+        self.curve = []
         self.committed(checkpoint)
+
+
+def parts_of(paths: Mapping[str, Path], name: str) -> list[Path]:
+    """A checkpoint's files of weights, or of the optimizer, in the order of their rows."""
+    stem = name.removesuffix(".safetensors")
+    return [paths[n] for n in sorted(paths) if n == name or n.startswith(f"{stem}-")]
 
 
 def write_model(path: Path, model: Llama) -> None:
@@ -79,27 +128,51 @@ def write_model(path: Path, model: Llama) -> None:
     save_file({n: p.detach().cpu().contiguous() for n, p in model.named_parameters()}, path, {"format": "pt"})
 
 
-def write_optimizer(path: Path, optimizer: AdamW) -> None:
-    from safetensors.torch import save_file  # noqa: PLC0415
+def write_folder(folder: Path, state: TrainState, optimizer: bool) -> None:
+    """Writes the whole model, or the whole optimizer with RNG, as Hugging Face names it. All processes take part, one
+    parameter at a time; the first one writes."""
+    named: dict[str, Any] = dict(state.model.named_parameters())
+    here = state.world.rank == 0
+    if not optimizer:
+        sizes = sizes_of((n, p.shape) for n, p in named.items())
+        write_split(folder, MODEL, sizes, lambda n: whole(local(named[n]).detach(), named[n]), here)
+        return
+    moments, rng = state.optimizer.state(), rng_states()
+    shapes = [(n, named[n.split(".", 1)[1]].shape) for n in moments]
+    sizes = sizes_of(shapes) | {n: t.numel() for n, t in rng.items()}
 
-    tensors = {n: t.cpu().contiguous() for n, t in optimizer.state().items()}
-    tensors["rng.cpu"] = torch.get_rng_state()
+    def tensor(name: str) -> Tensor:
+        return rng[name] if name in rng else whole(moments[name], named[name.split(".", 1)[1]])
+
+    write_split(folder, OPTIMIZER, sizes, tensor, here, metadata=None)
+
+
+def rng_states() -> dict[str, Tensor]:
+    states = {"rng.cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        tensors["rng.cuda"] = torch.cuda.get_rng_state()
-    save_file(tensors, path)
+        states["rng.cuda"] = torch.cuda.get_rng_state()
+    return states
 
 
-def restore_tensors(model: Path, optimizer: Path, steps: int, state: TrainState) -> None:
-    """Loads weights, moments and random generators, from files whose digests the caller has verified."""
-    from safetensors.torch import load_file  # noqa: PLC0415
-
-    load_weights(state.model, load_file(model), model.name)
-    tensors: dict[str, Any] = load_file(optimizer)
-    torch.set_rng_state(tensors.pop("rng.cpu"))
-    cuda = tensors.pop("rng.cuda", None)
-    if cuda is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(cuda)
-    state.optimizer.load(tensors, steps)
+@torch.no_grad()
+def restore_tensors(model: Sequence[Path], optimizer: Sequence[Path], steps: int, state: TrainState) -> None:
+    """Loads this process's rows of weights and moments, and random generators, from files whose digests the caller has
+    verified: one of each kind, or the parts that another number of processes wrote."""
+    world = state.world
+    named: dict[str, Any] = dict(state.model.named_parameters())
+    weights, moments = TensorRows(model), TensorRows(optimizer)
+    weights.check({n: tuple(p.shape) for n, p in named.items()}, ["lm_head.weight"] if state.model.config.tied else [])
+    expected = state.optimizer.state()
+    shapes = {n: tuple(named[n.split(".", 1)[1]].shape) for n in expected}
+    if shapes != {n: moments.shape(n) for n in moments.names() - set(RNG)}:
+        raise BadRequest("train: the optimizer state does not fit the model")
+    for name, parameter in named.items():
+        local(parameter).copy_(weights.read(name, rows_of(parameter.shape[0], world.shard, world.shards)))
+    rows = {n: moments.read(n, rows_of(shapes[n][0], world.shard, world.shards)) for n in expected}
+    torch.set_rng_state(moments.first("rng.cpu"))
+    if "rng.cuda" in moments.names() and torch.cuda.is_available():
+        torch.cuda.set_rng_state(moments.first("rng.cuda"))
+    state.optimizer.load(rows, steps)
 
 
 def read_folder_steps(folder: Path) -> int:
@@ -110,20 +183,23 @@ def read_folder_steps(folder: Path) -> int:
 @dataclass
 class SaveRhythm:
     """When a checkpoint is due: every `given_steps`; where that is None every twentieth of the phase, and sooner where
-    steps are slow, by Young's interval √(2·C·MTBF) from the measured cost C of a save."""
+    steps are slow, by Young's interval √(2·C·MTBF) (10.1145/361147.361115) from the measured cost C of a save, the time
+    that training stood still for it; never before the last one was written."""
 
     given_steps: int | None
     total_steps: int
+    mtbf_seconds: float = 6 * 3600.0
     cost_seconds: float = 1.0
+    write_seconds: float = 0.0
     saved_at: float = field(default_factory=time.monotonic)
-
-    MTBF_SECONDS = 6 * 3600.0
 
     def due(self, step: int) -> bool:
         if self.given_steps is not None:
             return step % self.given_steps == 0
-        young = (2 * self.cost_seconds * self.MTBF_SECONDS) ** 0.5
-        return step % max(1, -(-self.total_steps // 20)) == 0 or time.monotonic() - self.saved_at > young
+        young = (2 * self.cost_seconds * self.mtbf_seconds) ** 0.5
+        return step % max(1, -(-self.total_steps // 20)) == 0 or time.monotonic() - self.saved_at > max(
+            young, self.write_seconds
+        )
 
-    def saved(self, cost_seconds: float) -> None:
-        self.cost_seconds, self.saved_at = cost_seconds, time.monotonic()
+    def saved(self, cost_seconds: float, write_seconds: float) -> None:
+        self.cost_seconds, self.write_seconds, self.saved_at = cost_seconds, write_seconds, time.monotonic()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +15,9 @@ from cpt_ml.corpus import ROW_GROUP, read_table
 from cpt_ml.errors import BadData, Diverged
 from cpt_ml.nll import document_nll
 from cpt_ml.store import ArtifactRef, Attempt, Json
+
+if TYPE_CHECKING:
+    from cpt_ml.parallel import World
 
 PER_DOC = pa.schema(
     [
@@ -49,11 +52,13 @@ def measure(  # noqa: PLR0917
     batch_tokens: int,
     attempt: Attempt,
     beat: Callable[[int, int], None],
+    world: World | None = None,
 ) -> Json:
     """Measures every document of the sets, writes per-doc.parquet, and returns a PerplexityMeasurement.
 
-    Windows do not overlap; a document's first token is never scored and its bytes are not counted. Raises Diverged if a
-    document's loss is not finite, BadData if no document has a token to score.
+    Several processes share the documents; the first one writes, the others return {}. Windows do not overlap; a
+    document's first token is never scored and its bytes are not counted. Raises Diverged if a document's loss is not
+    finite, BadData if no document has a token to score.
     """
     from tokenizers import Tokenizer  # noqa: PLC0415
 
@@ -62,12 +67,14 @@ def measure(  # noqa: PLR0917
     encodings = encoder.encode_batch([r["text"] for r in rows], add_special_tokens=False)
     docs = [np.array(e.ids, dtype=np.uint32) for e in encodings]
     window = settings.window_tokens
-    scores = document_nll(model, docs, window, window, settings.max_tokens_per_doc, batch_tokens, device, beat)
+    scores = document_nll(model, docs, window, window, settings.max_tokens_per_doc, batch_tokens, device, beat, world)
     for row, encoding, (nll_sum, num_tokens) in zip(rows, encodings, scores, strict=True):
         if not np.isfinite(nll_sum):
             raise Diverged(f"validation: the loss of document {row['id']} is {nll_sum}")
         row["nll_sum"], row["num_tokens"] = nll_sum, num_tokens
         row["num_bytes"] = scored_bytes(row["text"], encoding.offsets, num_tokens)
+    if world is not None and world.rank > 0:
+        return {}
     table = pa.table({n: [r[n] for r in rows] for n in PER_DOC.names}, schema=PER_DOC)
     pq.write_table(table, attempt.path("per-doc.parquet"), compression="zstd", row_group_size=ROW_GROUP)
     return {"perDoc": attempt.ref("per-doc.parquet"), "strata": strata_losses(rows)}

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from cpt_ml import job
 from cpt_ml.durable_files import put_if_absent, replace_file
-from cpt_ml.process_identity import oom_kills, process_identity
+from cpt_ml.process_identity import killed_for_memory, process_identity
 
 IMPORTED = (
     "numpy",
@@ -146,7 +146,7 @@ def _reap(children: dict[int, Path]) -> None:
             "format": "cpt-end/1",
             "endClass": "killed" if by_signal else job.EXIT_CLASS.get(code, "failed"),
             "type": "JobEnded",
-            "message": f"the process was ended by {by_signal}{_for_memory(folder, by_signal)}"
+            "message": f"the process was ended by {by_signal}{killed_for_memory(folder, by_signal)}"
             if by_signal
             else f"the process exited with code {code}",
             "exitCode": None if by_signal else code,
@@ -156,18 +156,6 @@ def _reap(children: dict[int, Path]) -> None:
             "wallSeconds": 0,
         }
         put_if_absent(folder / "end.json", json.dumps(end).encode())
-
-
-def _for_memory(folder: Path, by_signal: str) -> str:
-    """What the kernel's counter of processes killed for lack of memory says of the time since the job began."""
-    try:
-        before = json.loads((folder / "started.json").read_bytes())["oomKills"]
-    except (OSError, ValueError, KeyError):
-        return ""
-    killed = oom_kills() - before
-    if by_signal != "SIGKILL" or killed <= 0:
-        return ""
-    return f"; the kernel ended {killed} process(es) for lack of memory meanwhile"
 
 
 def main() -> int:

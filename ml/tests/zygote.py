@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-IMPORTS = "pyarrow.parquet,safetensors.torch,tokenizers,cpt_ml.train"
+IMPORTS = "pyarrow.parquet,safetensors.torch,tokenizers,cpt_ml.train"  # CPT_ZYGOTE_IMPORTS replaces them
 
 
 def main() -> None:

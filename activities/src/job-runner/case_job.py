@@ -15,6 +15,7 @@ from cpt_ml import job, warm
 def main() -> int:
     stage = types.ModuleType("cpt_ml.case")
     stage.run = case_stage.run  # type: ignore[attr-defined]
+    stage.PARALLEL = ()  # type: ignore[attr-defined]
     sys.modules["cpt_ml.case"] = stage
     if sys.argv[2] == "cpt_ml.warm":
         warm.IMPORTED = ("json",)

@@ -1,9 +1,9 @@
-import type { JobRequest } from '@cpt/contracts/job'
+import type { JobRequest, PlacementInput } from '@cpt/contracts/job'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { JobFolder, JobRunner, JobState } from './job-runner.ts'
 
 /** What the stand-in job does once it runs: the requests of case_stage.py. */
-export type CaseJob = 'commit' | 'fail' | 'die' | 'hang' | 'deaf' | 'family' | 'clan' | 'late'
+export type CaseJob = 'commit' | 'fail' | 'die' | 'hang' | 'deaf' | 'family' | 'clan' | 'late' | 'rank-fails'
 
 /** A runner, and what a test may do around it. */
 export interface RunnerBench {
@@ -13,7 +13,7 @@ export interface RunnerBench {
   /** Starts the job as a worker would that dies at once: nobody is left who sees the process end. */
   submitFromDeadWorker: (job: JobFolder, request: JobRequest) => Promise<void>
   /** A new attempt whose request lies in its folder. */
-  newJob: (does: CaseJob) => Promise<{ job: JobFolder; request: JobRequest }>
+  newJob: (does: CaseJob, over?: { placement?: PlacementInput }) => Promise<{ job: JobFolder; request: JobRequest }>
   /** How many processes began the stage's work. */
   timesRun: (job: JobFolder) => Promise<number>
   /** Numbers of the processes that live for this job, children too. */
@@ -155,6 +155,48 @@ export const jobRunnerCases = (name: string, open: () => Promise<RunnerBench>): 
       await reach(job, isRunning)
       await bench.kill(job)
       await reach(job, (s): s is Extract<JobState, { state: 'gone' }> => s.state === 'gone')
+    })
+
+    const startMany = async (does: CaseJob, processesPerNode: number): Promise<JobFolder> => {
+      const { job, request } = await bench.newJob(does, { placement: { processesPerNode } })
+      await bench.runner.submit(job, request)
+      return job
+    }
+    const allRunning = async (job: JobFolder, count: number): Promise<number[]> => {
+      await reach(job, isRunning)
+      await vi.waitFor(async () => expect(await bench.timesRun(job)).toBe(count), { timeout: 30_000 })
+      return await bench.processes(job)
+    }
+
+    test('runs a job as several processes, of which one commits', async () => {
+      const job = await startMany('commit', 3)
+      const { end } = await reach(job, hasEnded)
+      expect(end).toMatchObject({ endClass: 'done', exitCode: 0, signal: null })
+      expect(await bench.timesRun(job)).toBe(3)
+      expect(await bench.committed(job)).toEqual({ by: 'token-1' })
+    })
+
+    test('stops all processes of a job', async () => {
+      const job = await startMany('hang', 3)
+      expect(await allRunning(job, 3)).toHaveLength(3)
+      await bench.successor().stop(job, 20_000)
+      expect(await bench.processes(job)).toEqual([])
+      expect((await reach(job, hasEnded)).end).toMatchObject({ endClass: 'stopped', type: 'Stopped' })
+    })
+
+    test('ends a job of which one process fails, with what that one says', async () => {
+      const job = await startMany('rank-fails', 3)
+      expect((await reach(job, hasEnded)).end).toMatchObject({ endClass: 'bad-data', type: 'BadData', message: 'the data are bad', exitCode: 65 })
+      await vi.waitFor(async () => expect(await bench.processes(job)).toEqual([]), { timeout: 30_000 })
+    })
+
+    test('ends a job of which one process is killed, with the signal', async () => {
+      const job = await startMany('hang', 2)
+      const pids = await allRunning(job, 2)
+      process.kill(Math.max(...pids), 'SIGKILL')
+      const { end } = await reach(job, hasEnded)
+      expect(end).toMatchObject({ endClass: 'killed', signal: 'SIGKILL' })
+      await vi.waitFor(async () => expect(await bench.processes(job)).toEqual([]), { timeout: 30_000 })
     })
   })
 }

@@ -169,7 +169,7 @@ describe('processes of this machine', () => {
     expect(await bench.runner.look(job)).toEqual({ state: 'running', beat: null })
   })
 
-  test.each([{ nodes: 2 }, { processesPerNode: 4 }])('a job of more than one process (%j) is refused, with where it can run', async (over) => {
+  test.each([{ nodes: 2 }, { nodes: 2, processesPerNode: 4 }])('a job of more than one node (%j) is refused, with where it can run', async (over) => {
     const { job, request } = await bench.newJob('commit')
     await expect(bench.runner.submit(job, { ...request, placement: { ...request.placement, ...over } })).rejects.toThrow(JobNotStarted)
     await expect(bench.runner.submit(job, { ...request, placement: { ...request.placement, ...over } })).rejects.toThrow('place it on a cluster or patch the placement')

@@ -81,8 +81,8 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
     name: 'local',
     look,
     async submit(job, request) {
-      const { nodes, processesPerNode } = request.placement
-      if (nodes * processesPerNode > 1) throw new JobNotStarted(`local: the placement asks for ${nodes} nodes with ${processesPerNode} processes each, and this machine runs a job as one process; place it on a cluster or patch the placement`)
+      const { nodes } = request.placement
+      if (nodes > 1) throw new JobNotStarted(`local: the placement asks for ${nodes} nodes, and this is one machine; place it on a cluster or patch the placement`)
       const env = { ...settings.env, CPT_JOB: job.path, CPT_HOST: host }
       if (settings.warm !== null && (await settings.warm.fork(request.stage, job.path, env)) !== null) return
       const log = await open(join(job.path, 'log.jsonl'), 'a')

@@ -1,0 +1,235 @@
+"""One training over several processes: who has which rows of a parameter, what each computes, and what all agree on.
+
+World size 1 uses none of torch.distributed (2.4 s of a job's start). Otherwise parameters are sharded by rows with
+FSDP2 (`fully_shard`, one group a layer and one for the rest) over a mesh of replicas × shards: rank = replica · shards
++ shard. Gradients are summed, never averaged: the loss is divided by the number of targets of the global batch already.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cpt_ml.errors import BadRequest
+from cpt_ml.job import Job
+from cpt_ml.llama import Llama, LlamaConfig
+from cpt_ml.tensor_files import TensorRows, rows_of
+
+IMPORTED = ("torch.distributed.fsdp", "torch.distributed.tensor")
+REASONS = (None, "asked", "time-limit", "orphaned")
+
+
+@dataclass(frozen=True)
+class World:
+    """All processes of a training; this one is `rank` of `size`, and has part `shard` of `shards` of each parameter."""
+
+    rank: int = 0
+    size: int = 1
+    local_rank: int = 0
+    local_size: int = 1
+    replicas: int = 1
+    mesh: Any = None
+
+    @property
+    def shards(self) -> int:
+        return self.size // self.replicas
+
+    @property
+    def shard(self) -> int:
+        return self.rank % self.shards
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process saves its part: of equal replicas the first does."""
+        return self.rank < self.shards
+
+    def sum(self, values: Sequence[float]) -> list[float]:
+        """Adds up float64 numbers over all processes."""
+        if self.size == 1:
+            return list(values)
+        total = torch.tensor(values, dtype=torch.float64)
+        _distributed().all_reduce(total)
+        return total.tolist()
+
+    def sum_array(self, values: Any) -> Any:
+        """Adds up a numpy array over all processes, in place."""
+        if self.size > 1:
+            _distributed().all_reduce(torch.from_numpy(values))
+        return values
+
+    def share(self, value: Any) -> Any:
+        """What rank 0 has."""
+        if self.size == 1:
+            return value
+        box = [value]
+        _distributed().broadcast_object_list(box, src=0)
+        return box[0]
+
+    def gather(self, value: Any) -> list[Any]:
+        """What each process has, by rank."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        _distributed().all_gather_object(values, value)
+        return values
+
+    def check_stop(self, job: Job) -> None:
+        """Raises Stopped or Orphaned in all processes as soon as one of them was told to leave."""
+        if self.size == 1:
+            return job.check_stop()
+        told = self.sum(stop_flags(job))
+        job.check_stop(agreed_reason(told))
+
+
+ALONE = World()
+
+
+def stop_flags(job: Job) -> list[float]:
+    """One number a reason to leave, to be added up over all processes."""
+    told = job.stopping
+    reason = told if told in REASONS else "asked"
+    return [float(reason == r) for r in REASONS[1:]]
+
+
+def agreed_reason(told: Sequence[float]) -> str | None:
+    return next((reason for reason, n in zip(REASONS[1:], told, strict=True) if n), None)
+
+
+def _distributed() -> Any:
+    import torch.distributed as dist  # noqa: PLC0415
+
+    return dist
+
+
+def open_world(job: Job, device: str) -> World:
+    """Meets the other processes of the job, over gloo on CPUs, and nccl for what lies on GPUs.
+
+    Raises BadRequest if `placement.replicas` does not divide their number, or a process has no GPU of its own.
+    """
+    if job.world == 1:
+        return ALONE
+    dist = _distributed()
+    replicas = job.placement.get("replicas", 1)
+    if job.world % replicas:
+        raise BadRequest(f"train: placement.replicas {replicas} does not divide the {job.world} processes")
+    if device == "cuda":
+        if job.local_rank >= torch.cuda.device_count():
+            raise BadRequest(
+                f"train: process {job.local_rank} of a node with {torch.cuda.device_count()} GPUs has none: "
+                f"set processesPerNode to at most {torch.cuda.device_count()}"
+            )
+        torch.cuda.set_device(job.local_rank)
+    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+    limit = datetime.timedelta(seconds=max(60, job.placement.get("noProgressSeconds", 900)))
+    if int(os.environ["LOCAL_WORLD_SIZE"]) == job.world and os.path.isdir("/sys/class/net/lo"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # needs no name of this machine that resolves
+    store = _meeting_place(job, limit)
+    dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.world, timeout=limit)
+    from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415
+
+    shape = (job.world,) if replicas == 1 else (replicas, job.world // replicas)
+    names = ("shard",) if replicas == 1 else ("replicate", "shard")
+    mesh = init_device_mesh(device, shape, mesh_dim_names=names)
+    return World(job.rank, job.world, job.local_rank, int(os.environ["LOCAL_WORLD_SIZE"]), replicas, mesh)
+
+
+def _meeting_place(job: Job, limit: datetime.timedelta) -> Any:
+    """The store of forked ranks (ranks.py): rank 0 has its socket since before. None: torchrun has its own."""
+    fd = os.environ.pop("MASTER_FD", None)
+    if fd is None:
+        return None
+    more = {"is_master": True, "master_listen_fd": int(fd)} if fd else {}
+    host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    return _distributed().TCPStore(host, port, job.world, timeout=limit, wait_for_workers=False, **more)
+
+
+def share_of(total: int, world: World) -> range:
+    """Which of `total` sequences of a global batch this process computes: consecutive ones, as evenly as possible."""
+    base, extra = divmod(total, world.size)
+    first = world.rank * base + min(world.rank, extra)
+    return range(first, first + base + (world.rank < extra))
+
+
+def micro_steps(total: int, world: World, micro_batch: int) -> int:
+    """Micro-batches of each process, so that all take part in the same collectives."""
+    most = math.ceil(total / world.size)
+    return math.ceil(most / micro_batch)
+
+
+def set_last_micro_step(model: nn.Module, world: World, last: bool) -> None:
+    """Gradients are reduced over shards at each micro-step, over replicas at the last one."""
+    if world.replicas > 1:
+        sharded: Any = model
+        sharded.set_requires_all_reduce(last)
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's rows of a parameter or gradient."""
+    sharded: Any = tensor
+    return sharded.to_local() if hasattr(sharded, "to_local") else tensor
+
+
+def build_sharded(config: LlamaConfig, weights: TensorRows, world: World, device: str, dtype: torch.dtype) -> Llama:
+    """A model of which this process reads and holds its rows alone, fp32, computing in `dtype`.
+
+    Raises BadRequest if the weights do not fit config.json.
+    """
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # noqa: PLC0415
+    from torch.distributed.fsdp import register_fsdp_forward_method as gather_inside  # noqa: PLC0415
+
+    with torch.device("meta"):
+        model = Llama(config)
+    weights.check({n: tuple(p.shape) for n, p in model.named_parameters()}, ["lm_head.weight"] if config.tied else [])
+    half = dtype == torch.bfloat16
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else None
+    sharding: dict[str, Any] = {"mesh": world.mesh, **({"mp_policy": policy} if policy else {})}
+    for layer in model.model.layers:
+        fully_shard(layer, **sharding)
+    sharded: Any = fully_shard(model, **sharding)
+    for name, parameter in list(model.named_parameters()):
+        _fill(model, name, parameter, weights, world, device)
+    if config.tied:
+        model.lm_head.weight = model.model.embed_tokens.weight
+    for module in model.modules():
+        if hasattr(module, "set_gradient_divide_factor"):
+            part: Any = module
+            part.set_gradient_divide_factor(1.0)
+            part.set_force_sum_reduction_for_comms(True)
+    # what is called through it finds the parameters whole that belong to no layer: embedding, norm and head
+    sharded.run_inside = _run_inside.__get__(model)
+    gather_inside(sharded, "run_inside")
+    return model
+
+
+def _run_inside(_model: nn.Module, work: Any) -> Any:
+    return work()
+
+
+def _fill(  # noqa: PLR0917
+    model: nn.Module, name: str, parameter: Any, weights: TensorRows, world: World, device: str
+) -> None:
+    rows = rows_of(parameter.shape[0], world.shard, world.shards)
+    part = weights.read(name, rows).to(device=device, dtype=torch.float32)
+    owner, _, attribute = name.rpartition(".")
+    setattr(model.get_submodule(owner), attribute, nn.Parameter(as_sharded(part, parameter)))
+
+
+def as_sharded(part: Tensor, like: Any) -> Any:
+    """The whole tensor that this process's rows belong to, shaped and placed as a parameter."""
+    from torch.distributed.tensor import DTensor  # noqa: PLC0415
+
+    return DTensor.from_local(
+        part, like.device_mesh, like.placements, run_check=False, shape=like.shape, stride=like.stride()
+    )
+
+
+def whole(part: Tensor, like: Any) -> Tensor:
+    """All rows of a tensor of which this process has `part`; every process has to ask at the same time."""
+    return as_sharded(part, like).full_tensor() if hasattr(like, "device_mesh") else part

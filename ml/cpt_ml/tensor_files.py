@@ -1,0 +1,156 @@
+"""Tensors in safetensors files: whole ones, or cut by rows over the processes of a training.
+
+Part s of S holds of each tensor the rows that `rows_of` names (torch.chunk's cut, which FSDP2 uses), so what S
+processes wrote is read back by any number of them, each taking its own rows. No pickle, and nothing to import but
+safetensors: torch.distributed.checkpoint costs 3 s of a job's start and keeps its plan of the files as a pickle.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from cpt_ml.errors import BadRequest
+
+FILE_BYTES = 5_000_000_000
+FOR_TORCH = {"format": "pt"}
+DTYPES = {torch.float32: "F32", torch.uint8: "U8"}
+
+
+def rows_of(length: int, part: int, parts: int) -> range:
+    """Rows of a tensor of `length` rows that belong to one of so many parts; the last ones may be empty."""
+    size = -(-length // parts)
+    return range(min(length, part * size), min(length, (part + 1) * size))
+
+
+def part_name(name: str, part: int, parts: int) -> str:
+    """`model.safetensors`, or of several parts `model-00000-of-00002.safetensors`."""
+    return name if parts == 1 else name.replace(".safetensors", f"-{part:05d}-of-{parts:05d}.safetensors")
+
+
+class TensorRows:
+    """Reads rows of tensors out of files: whole tensors in any of them, or the parts of a checkpoint in order."""
+
+    def __init__(self, files: Sequence[Path]) -> None:
+        from safetensors import safe_open  # noqa: PLC0415
+
+        self.source = files[0].parent.name
+        self._slices: dict[str, list[Any]] = {}
+        for path in files:
+            opened: Any = safe_open(path, framework="pt")
+            for name in opened.keys():  # noqa: SIM118 - not a mapping
+                self._slices.setdefault(name, []).append(opened.get_slice(name))
+
+    def names(self) -> set[str]:
+        return set(self._slices)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        slices = self._slices[name]
+        first = tuple(slices[0].get_shape())
+        return (sum(s.get_shape()[0] for s in slices), *first[1:]) if len(slices) > 1 else first
+
+    def first(self, name: str) -> Tensor:
+        """The tensor as the first file has it."""
+        return self._slices[name][0][:]
+
+    def check(self, shapes: Mapping[str, tuple[int, ...]], may_be_there: Sequence[str] = ()) -> None:
+        """Raises BadRequest, naming what does not fit, unless the files hold exactly tensors of these shapes."""
+        found = {n: self.shape(n) for n in self.names() if n in shapes or n not in may_be_there}
+        wrong = [
+            f"{n}: {found.get(n, 'absent')}, expected {shapes.get(n, 'nothing')}"
+            for n in sorted(shapes.keys() | found.keys())
+            if shapes.get(n) != found.get(n)
+        ]
+        if wrong:
+            raise BadRequest(f"{self.source}: weights do not fit config.json: {'; '.join(wrong[:5])}")
+
+    def read(self, name: str, rows: range) -> Tensor:
+        """These rows of a tensor; only they are read."""
+        pieces: list[Tensor] = []
+        begin = 0
+        for piece in self._slices[name]:
+            length = piece.get_shape()[0]
+            start, stop = max(rows.start, begin), min(rows.stop, begin + length)
+            if start < stop:
+                pieces.append(piece[start - begin : stop - begin])
+            begin += length
+        if not pieces:
+            return torch.empty((0, *self.shape(name)[1:]))
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Writes tensors in host memory as a safetensors file, from a thread that lets others run meanwhile."""
+    header: dict[str, Any] = {}
+    end = 0
+    for name, t in tensors.items():
+        size = t.numel() * t.element_size()
+        header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with path.open("wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        for t in tensors.values():
+            if t.numel():
+                f.write(t.contiguous().numpy().data.cast("B"))
+
+
+def write_split(  # noqa: PLR0917
+    folder: Path,
+    name: str,
+    sizes: Mapping[str, int],
+    tensor: Callable[[str], Tensor],
+    here: bool,
+    metadata: dict[str, str] | None = FOR_TORCH,
+) -> None:
+    """Writes whole tensors to `name`, or above 5 GB to several files with a Hugging Face index beside them.
+
+    `tensor` is asked for each in turn, by every process if several hold its rows; `here` says who writes. At most one
+    file's tensors are held at a time. `sizes` are in bytes.
+    """
+    from safetensors.torch import save_file  # noqa: PLC0415
+
+    groups = _groups(sizes)
+    stem = name.removesuffix(".safetensors")
+    index: dict[str, str] = {}
+    for i, group in enumerate(groups, 1):
+        file = name if len(groups) == 1 else f"{stem}-{i:05d}-of-{len(groups):05d}.safetensors"
+        tensors: dict[str, Tensor] = {}
+        for key in group:
+            whole = tensor(key)
+            if here:
+                tensors[key] = whole.detach().cpu().contiguous()
+        index |= dict.fromkeys(group, file)
+        if here:
+            save_file(tensors, folder / file, metadata)
+    if here and len(groups) > 1:
+        content = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}
+        (folder / f"{name}.index.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _groups(sizes: Mapping[str, int]) -> list[list[str]]:
+    groups: list[list[str]] = [[]]
+    filled = 0
+    for name, size in sizes.items():
+        if groups[-1] and filled + size > FILE_BYTES:
+            groups.append([])
+            filled = 0
+        groups[-1].append(name)
+        filled += size
+    return groups
+
+
+def split_files(folder: Path, name: str) -> list[Path]:
+    """The files that write_split made of a name."""
+    single = folder / name
+    return [single] if single.is_file() else sorted(folder.glob(name.replace(".safetensors", "-*.safetensors")))
+
+
+def sizes_of(shapes: Iterable[tuple[str, Sequence[int]]], item_bytes: int = 4) -> dict[str, int]:
+    return {n: int(torch.Size(s).numel()) * item_bytes for n, s in shapes}
