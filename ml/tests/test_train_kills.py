@@ -25,13 +25,14 @@ DEADLINE_SECONDS = 120
 
 
 class Processes:
-    """Job processes forked by the zygote."""
+    """Job processes forked by the zygote, which has imported what it always does and `more`."""
 
-    def __init__(self) -> None:
+    def __init__(self, *more: str) -> None:
         here = Path(__file__).parent
         self.zygote = subprocess.Popen(
-            [sys.executable, str(here / "zygote.py")], cwd=here.parent, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True, env={**os.environ, "PYTHONPATH": str(here.parent)},
+            [sys.executable, str(here / "zygote.py"), *more], cwd=here.parent, stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+            env={**os.environ, "PYTHONPATH": str(here.parent)},
         )  # fmt: skip
 
     def ask(self, line: str) -> int:
@@ -84,9 +85,10 @@ class Run:
         self.bench.jobs = 100
         self.processes = processes
         self.attempts: list[Job] = []
+        self.placement: Json = {"checkpointEverySteps": 1}
 
     def attempt(self) -> Job:
-        job = self.bench.job("train", self.request, checkpointEverySteps=1)
+        job = self.bench.job("train", self.request, **self.placement)
         job.spec["attempt"] = len(self.attempts) + 1
         self.attempts.append(job)
         return job

@@ -1,8 +1,8 @@
-"""Imports what a training job imports, then forks one real job process for each line `<stage> <request> <result>`.
+"""Imports what a training job imports and what its arguments name, then forks a job for each line it is given.
 
 Importing torch costs seconds, so kill tests would take minutes with a cold process each. Nothing is computed here
-before a fork: a child that inherits a running OpenMP pool hangs. Answers `<pid>` to each line, and `<wait status>` to
-`wait <pid>`.
+before a fork: a child that inherits a running OpenMP pool hangs. Answers `<pid>` to `<stage> <request> <result>`, and
+`<wait status>` to `wait <pid>`.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import os
 import sys
 from pathlib import Path
 
-IMPORTS = "pyarrow.parquet,safetensors.torch,tokenizers,cpt_ml.train"  # CPT_ZYGOTE_IMPORTS replaces them
+IMPORTS = "pyarrow.parquet,safetensors.torch,tokenizers,cpt_ml.train"
 
 
 def main() -> None:
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    for name in os.environ.get("CPT_ZYGOTE_IMPORTS", IMPORTS).split(","):
+    for name in [*os.environ.get("CPT_ZYGOTE_IMPORTS", IMPORTS).split(","), *sys.argv[1:]]:
         importlib.import_module(name)
     job = importlib.import_module("cpt_ml.job")
     for line in sys.stdin:
