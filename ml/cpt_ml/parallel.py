@@ -115,7 +115,6 @@ def open_world(job: Job, device: str) -> World:
     """
     if job.world == 1:
         return ALONE
-    dist = _distributed()
     replicas = job.placement.get("replicas", 1)
     if job.world % replicas:
         raise BadRequest(f"train: placement.replicas {replicas} does not divide the {job.world} processes")
@@ -126,18 +125,22 @@ def open_world(job: Job, device: str) -> World:
                 f"set processesPerNode to at most {torch.cuda.device_count()}"
             )
         torch.cuda.set_device(job.local_rank)
-    backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-    limit = datetime.timedelta(seconds=max(60, job.placement.get("noProgressSeconds", 900)))
-    if int(os.environ["LOCAL_WORLD_SIZE"]) == job.world and os.path.isdir("/sys/class/net/lo"):
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # needs no name of this machine that resolves
-    store = _meeting_place(job, limit)
-    dist.init_process_group(backend, store=store, rank=job.rank, world_size=job.world, timeout=limit)
+    meet(job, "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo")
     from torch.distributed.device_mesh import init_device_mesh  # noqa: PLC0415
 
     shape = (job.world,) if replicas == 1 else (replicas, job.world // replicas)
     names = ("shard",) if replicas == 1 else ("replicate", "shard")
     mesh = init_device_mesh(device, shape, mesh_dim_names=names)
     return World(job.rank, job.world, job.local_rank, int(os.environ["LOCAL_WORLD_SIZE"]), replicas, mesh)
+
+
+def meet(job: Job, backend: str) -> None:
+    """Opens the default process group of the job's processes."""
+    limit = datetime.timedelta(seconds=max(60, job.placement.get("noProgressSeconds", 900)))
+    if int(os.environ["LOCAL_WORLD_SIZE"]) == job.world and os.path.isdir("/sys/class/net/lo"):
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # needs no name of this machine that resolves
+    store = _meeting_place(job, limit)
+    _distributed().init_process_group(backend, store=store, rank=job.rank, world_size=job.world, timeout=limit)
 
 
 def _meeting_place(job: Job, limit: datetime.timedelta) -> Any:

@@ -41,8 +41,6 @@ if ((nodes > 1)); then
   rendezvous=(--nnodes="$nodes" --rdzv-backend=c10d --rdzv-endpoint="${address:-$first}:$((20000 + SLURM_JOB_ID % 20000))" --rdzv-id="$SLURM_JOB_ID")
   # the job's own NIL would reach srun too: its tasks get what this script passes on
   command=("$(command -v srun)" --nodes="$nodes" --ntasks="$nodes" --ntasks-per-node=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=1 --export=ALL "${torchrun[@]}" "${rendezvous[@]}" "${work[@]}")
-elif ((processes > 1)); then
-  command=("${torchrun[@]}" --standalone "${work[@]}")
 else
   command=("$python" "${work[@]}")
 fi

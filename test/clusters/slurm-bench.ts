@@ -5,7 +5,7 @@ import { fileURLToPath } from 'node:url'
 import { localDiskStore } from '@cpt/activities/artifact-store/local-disk'
 import { jobFolder } from '@cpt/activities/claims'
 import { sha256 } from '@cpt/activities/identity'
-import type { CaseJob, RunnerBench } from '@cpt/activities/job-runner/job-runner.cases'
+import type { RunnerBench } from '@cpt/activities/job-runner/job-runner.cases'
 import type { JobFolder, JobRunner, JobState } from '@cpt/activities/job-runner/job-runner'
 import { slurmRunner } from '@cpt/activities/job-runner/slurm'
 import { listJobs, slurmCommand, type Row, type SlurmCommand } from '@cpt/activities/job-runner/slurm-commands'
@@ -97,8 +97,8 @@ export const openSlurmBench = async (slurm: Slurm, folderName = ''): Promise<Slu
     root, command, runner, runnerWith, makeJob, processes, kill, rows,
     successor: () => runnerWith({}),
     orphan: (job) => void orphaned.add(job.path),
-    newJob: async (does: CaseJob) => {
-      const made = await makeJob({ do: does })
+    newJob: async (does, over = {}) => {
+      const made = await makeJob({ do: does }, over)
       const request = { ...made.request, token: 'token-1' }
       await writeFile(join(made.job.path, 'request.json'), JSON.stringify(request))
       return { job: made.job, request }

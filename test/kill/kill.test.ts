@@ -82,7 +82,7 @@ const expectSameModel = async (run: RunHandle): Promise<void> => {
 
 afterEach(() => nothingLeft(system.storeDir))
 
-test('a training process killed twice costs at most a checkpoint interval each time and ends with the same weights and curve', async () => {
+test('a training process killed twice costs less than two checkpoint intervals each time and ends with the same weights and curve', async () => {
   await forgetTraining()
   const run = await startRun(system, 'kill-training', killRun())
   const lost: number[] = []
@@ -96,7 +96,7 @@ test('a training process killed twice costs at most a checkpoint interval each t
   }
   await expectSameModel(run)
   expect(await attempts()).toBe(3)
-  for (const stepsLost of lost) expect(stepsLost).toBeLessThanOrEqual(checkpointEverySteps)
+  for (const stepsLost of lost) expect(stepsLost).toBeLessThan(2 * checkpointEverySteps)
   const restarts = ((await trainRecord()).result as { restarts: { attempt: number }[] }).restarts
   expect(restarts.map((r) => r.attempt)).toEqual([2, 3])
   const progress = await progressOf(run)

@@ -11,6 +11,8 @@ from cpt_ml import job
 from cpt_ml.durable_files import replace_file
 from cpt_ml.errors import Stopped
 
+PARALLEL = ()
+
 
 def run(this: job.Job) -> None:
     """request.do: those of case_stage.py, and save, environment, gather; see the functions."""
@@ -44,8 +46,9 @@ def gather(this: job.Job) -> None:
     """All ranks sum their numbers over gloo; rank 0 commits what came out and where each rank ran."""
     import torch
     import torch.distributed as dist
+    from cpt_ml.parallel import meet
 
-    dist.init_process_group("gloo")
+    meet(this, "gloo")
     total = torch.tensor([this.rank + 1])
     dist.all_reduce(total)
     places: list = [None] * this.world
