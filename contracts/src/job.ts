@@ -81,6 +81,8 @@ export const Beat = z.object({
   loss: z.number().optional(),
   gradNorm: z.number().optional(),
   tokensPerSecond: z.number().optional(),
+  /** Share of the peak of all devices, 0 to 1; absent where no peak is known. The job's log has formula and peak. */
+  mfu: z.number().optional(),
   /** Of the process that beats: on its GPU, or resident. */
   memoryPeakBytes: Count.optional(),
   lastCommitTokens: Tokens.optional(),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from cpt_ml.errors import BadRequest
 from cpt_ml.job import Job
-from cpt_ml.llama import Llama, LlamaConfig
+from cpt_ml.llama import Llama, LlamaConfig, build_on_meta
 from cpt_ml.tensor_files import TensorRows, rows_of
 
 IMPORTED = ("torch.distributed.fsdp", "torch.distributed.tensor")
@@ -187,8 +187,7 @@ def build_sharded(config: LlamaConfig, weights: TensorRows, world: World, device
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # noqa: PLC0415
     from torch.distributed.fsdp import register_fsdp_forward_method as gather_inside  # noqa: PLC0415
 
-    with torch.device("meta"):
-        model = Llama(config)
+    model = build_on_meta(config)
     weights.check({n: tuple(p.shape) for n, p in model.named_parameters()}, ["lm_head.weight"] if config.tied else [])
     half = dtype == torch.bfloat16
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else None
@@ -198,8 +197,7 @@ def build_sharded(config: LlamaConfig, weights: TensorRows, world: World, device
     sharded: Any = fully_shard(model, **sharding)
     for name, parameter in list(model.named_parameters()):
         _fill(model, name, parameter, weights, world, device)
-    if config.tied:
-        model.lm_head.weight = model.model.embed_tokens.weight
+    model.tie()
     for module in model.modules():
         if hasattr(module, "set_gradient_divide_factor"):
             part: Any = module

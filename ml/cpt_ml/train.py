@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import resource
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from cpt_ml.checkpoint_chain import CheckpointChain
 from cpt_ml.errors import BadRequest, Diverged, Orphaned, Paused, Stopped
 from cpt_ml.job import Job
 from cpt_ml.llama import Llama, LlamaConfig, load_llama
+from cpt_ml.mfu import measure_against, memory_peak_bytes
 from cpt_ml.parallel import (
     IMPORTED,
     World,
@@ -198,6 +198,10 @@ def _train(  # noqa: PLR0917
         job.placement.get("checkpointEverySteps"), request.steps, kept.get("meanSecondsBetweenFailures", 6 * 3600.0)
     )
     saver = Saver(job, state, chain, rhythm, request.plan.sha256)
+    size = state.world.size
+    utilisation = measure_against(state.model.config, request.sequence_tokens, device, request.dtype, size)
+    if state.world.rank == 0:
+        job.log("utilisation", **utilisation.stated())
     began, first = time.monotonic(), state.tokens
     counted = began
 
@@ -221,9 +225,11 @@ def _train(  # noqa: PLR0917
                     raise Paused("train: paused at a commit")
             counted = time.monotonic()
             speed = (state.tokens - first) / (time.monotonic() - began)
+            mfu = utilisation.of(speed)
             job.beat(
                 "train", state.tokens, request.token_budget, "tokens", lastCommitTokens=job.progress_tokens,
-                tokensPerSecond=speed, memoryPeakBytes=_memory_peak(device), **line,
+                tokensPerSecond=speed, memoryPeakBytes=memory_peak_bytes(device), **({"mfu": mfu} if mfu else {}),
+                **line,
             )  # fmt: skip
             if agreed.reason is not None:
                 job.check_stop(agreed.reason)
@@ -236,13 +242,6 @@ def _train(  # noqa: PLR0917
     except Diverged:
         saver.finish()  # of a state before; what diverged is not saved
         raise
-
-
-def _memory_peak(device: str) -> int:
-    """Bytes this process has held at most: of the GPU, or resident."""
-    if device == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 @dataclass(frozen=True)
