@@ -7,7 +7,7 @@ as many milliseconds as it says), `pause` (present: leave at the next commit) an
 contracts/src/job.ts.
 
 A stage whose module says PARALLEL runs as `placement.processesPerNode` processes (ranks.py), or as those that torchrun
-started; rank 0 alone claims the start, beats, commits and writes the end record.
+started; rank 0 alone claims the start, beats, commits and writes the end record. Any other stage is rank 0's alone.
 """
 
 from __future__ import annotations
@@ -327,11 +327,12 @@ def run(stage: str, request_path: Path, result_path: Path) -> int:
             job.watch()
         set_threads(job.threads if alone else 1)
         module = importlib.import_module(f"cpt_ml.{stage.replace('-', '_')}")
-        if max(wanted, job.world) > 1 and not hasattr(module, "PARALLEL"):
-            raise BadRequest(f"{stage}: runs as one process: set nodes and processesPerNode to 1")
+        parallel: Sequence[str] | None = getattr(module, "PARALLEL", None)
         if not alone:
-            ranks = _start_ranks(job, module.PARALLEL, wanted)
-        result = module.run(job)
+            ranks = _start_ranks(job, parallel or (), wanted if parallel is not None else 1)
+        if parallel is None:
+            job.world = 1
+        result = module.run(job) if job.rank == 0 or parallel is not None else None
         end = Ending("done", "Done", "", 0)
         if job.rank == 0:
             if ranks is not None:
@@ -368,7 +369,7 @@ def _start_ranks(job: Job, heavy: Sequence[str], count: int) -> Ranks | None:
     """Imports what all ranks need, and forks them; in rank 0 a thread ends the job when one of them fails."""
     for name in heavy:
         importlib.import_module(name)
-    ranks = fork_ranks(job.folder, count)
+    ranks = fork_ranks(job.folder, count) if count > 1 else None
     job.know_rank()
     set_threads(job.threads)
     job.watch()

@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process'
 import { readFile, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
@@ -8,7 +9,7 @@ import { collectGarbage } from '@cpt/activities/gc/collect-garbage'
 import { runsOf } from '@cpt/activities/gc/runs'
 import type { CptRunResult } from '@cpt/contracts/cpt-run'
 import { cpt } from '../harness/cli.ts'
-import { smallRun } from '../harness/small-run.ts'
+import { globalBatchTokens, smallRun } from '../harness/small-run.ts'
 import { startSmallSystem } from '../harness/small-system.ts'
 import { attributesOf, lineOf, pageOf, progressOf, resultOf, startRun } from '../harness/runs.ts'
 import { claimsIn, jobsIn, nothingLeft } from '../harness/store.ts'
@@ -138,6 +139,21 @@ test('one changed setting repeats only what stands on it', async () => {
   expect(computed).not.toContain('tokenize')
   expect(computed).toEqual(expect.arrayContaining(['stage-2/round-1/train', 'export-model']))
   expect(anew).toBe(computed.length)
+  await nothingLeft(system.storeDir)
+})
+
+test('a training on two processes is a run like any other', async () => {
+  const { plan, placement } = smallRun()
+  const stage = { ...plan![0]!, rounds: 1, tokens: 6 * globalBatchTokens }
+  const run = await startRun(system, 'two-processes', smallRun({ name: 'two-processes', plan: [stage], placement: { ...placement, train: { ...placement!.train, processesPerNode: 2 } } }))
+  const result = await resultOf(run, 600)
+  expect(result).toMatchObject({ verdict: 'pass', tokens: 6 * globalBatchTokens })
+  expect(result.model).not.toBeNull()
+  const jobs = await jobsIn(system.storeDir)
+  const ranks = await Promise.all(jobs.map(async (j) => JSON.parse(await readFile(join(j.folder, 'ranks.json'), 'utf8').catch(() => 'null')) as { pids: number[] } | null))
+  const trained = jobs.filter((_, i) => ranks[i]?.pids.length === 2)
+  expect(trained.map((j) => j.end?.endClass)).toEqual(['done'])
+  expect(trained[0]?.beat).toMatchObject({ gradNorm: expect.any(Number), memoryPeakBytes: expect.any(Number) })
   await nothingLeft(system.storeDir)
 })
 

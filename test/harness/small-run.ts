@@ -20,7 +20,7 @@ export const makeSmallCorpus = async (): Promise<{ dir: string; remove: () => Pr
 }
 
 const sequenceTokens = 128
-const globalBatchTokens = 4096
+export const globalBatchTokens = 4096
 
 /** The quickstart's lifecycle at the smallest size at which every stage still has something to do. */
 export const smallRun = (over: CptRunInput = {}): CptRunInput => ({

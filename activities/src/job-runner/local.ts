@@ -4,6 +4,7 @@ import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
 import { Beat, exitClass } from '@cpt/contracts/job'
+import { z } from 'zod'
 import { distantJobs } from './distant-jobs.ts'
 import { readEnd, readJson, writeEnd } from './job-files.ts'
 import { groupMembers, isAlive, isHalted, jobMembers, marked, oomKills, signalProcess, Started } from './process.ts'
@@ -134,12 +135,17 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
         return
       }
       const before = await sizeOf(log)
-      signalProcess(started.pid, 'SIGUSR1')
+      const ranks = await readJson(join(job.path, 'ranks.json'), Ranks)
+      const members = await jobMembers(started)
+      for (const pid of [started.pid, ...(ranks?.pids ?? []).filter((p) => p !== started.pid && members.includes(p))]) signalProcess(pid, 'SIGUSR1')
       const deadline = performance.now() + 2_000
       while ((await sizeOf(log)) === before && performance.now() < deadline) await delay(20)
     },
   }
 }
+
+/** Processes of a job that runs as several. */
+const Ranks = z.object({ pids: z.array(z.int().positive()) })
 
 const beatOf = (job: JobFolder): Promise<Beat | null> => readJson(join(job.path, 'beat.json'), Beat)
 
