@@ -3,6 +3,8 @@ import { CliError, exitCodes } from './cli-error.ts'
 import { ageMs } from './gc/age.ts'
 import type { InspectFlags } from './corpus/inspect.ts'
 import type { GcFlags } from './gc/gc.ts'
+import { deviceNames } from './plan/device-names.ts'
+import type { PlanFlags } from './plan/plan.ts'
 import { plainText } from './plain-text.ts'
 import type { QuickstartFlags } from './run/quickstart.ts'
 import type { ResolveFlags } from './run/resolve.ts'
@@ -41,6 +43,16 @@ const gpuSeconds = (text: string): number | null => {
   if (!(Number.isFinite(value) && value > 0)) throw new InvalidArgumentError('expected a positive number of GPU-seconds, or none')
   return value
 }
+const share = (text: string): number => {
+  const value = Number(text)
+  if (!(value > 0 && value <= 1)) throw new InvalidArgumentError('expected a share from 0 to 1, as 0.4')
+  return value
+}
+const teraflops = (text: string): number => {
+  const value = Number(text)
+  if (!(Number.isFinite(value) && value > 0)) throw new InvalidArgumentError('expected a positive number of TFLOP/s')
+  return value
+}
 const each = (text: string, before: string[] = []): string[] => [...before, text]
 
 const program = new Command('cpt')
@@ -60,6 +72,7 @@ Examples:
   cpt quickstart                        the whole lifecycle on the sample corpus
   cpt up                                server, worker and report pages until Ctrl-C
   cpt run my-run.yaml --set seed=7      start a run and watch it
+  cpt plan my-run.yaml                  steps, memory and time of its training, before it runs
   cpt sweep my-sweep.yaml               try ALMR × learning rate on a proxy, and choose
   cpt resolve my-run --action retry     go on after a failure was mended
   cpt corpus inspect my-run             what became of documents, and why
@@ -104,6 +117,28 @@ program
   .option('--detach', 'start it and return')
   .addOption(state())
   .action(async (file: string | undefined, flags: StartFlags) => (await import('./run/run.ts')).run(file, flags))
+
+program
+  .command('plan')
+  .description('what the training of a run takes: steps, memory by part, whether it fits, and how long; starts nothing')
+  .argument('[file]', 'YAML or JSON with any part of a run; what it leaves out comes from the preset')
+  .option('--set <path=value>', 'set one field, e.g. placement.train.batchTokens=16384 (repeatable)', each)
+  .addOption(new Option('--device <name>', 'kind of device (default: h100 where the placement has GPUs, else cpu)').choices(deviceNames))
+  .addOption(new Option('--mfu <share>', 'utilisation of the peak to assume').argParser(share).default(0.4))
+  .option('--peak-tflops <number>', 'peak of one device, instead of the one known by its name', teraflops)
+  .option('--json', 'print JSON, sizes in bytes')
+  .addOption(state())
+  .addHelpText(
+    'after',
+    `
+Ends with 1 where it does not fit, and says what to change. docs/training.md has the formulas.
+
+Examples:
+  cpt plan samples/llama-3-8b.yaml                                         8B on 8 × 80 GB
+  cpt plan samples/llama-3-70b.yaml --set placement.train.nodes=16         70B on 128
+  cpt plan my-run.yaml --device h200 --mfu 0.5`,
+  )
+  .action(async (file: string | undefined, flags: PlanFlags) => (await import('./plan/plan.ts')).plan(file, flags))
 
 program
   .command('sweep')

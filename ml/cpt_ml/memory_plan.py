@@ -30,6 +30,8 @@ GB = 1_000_000_000
 FRAGMENTATION = 0.08
 # CUDA's context, the kernels' workspaces and NCCL's channels, which no tensor shows
 CONTEXT_BYTES = 2 * GB
+# Python and torch themselves, resident on a CPU
+LIBRARY_BYTES = 400_000_000
 
 Shape = tuple[int, ...]
 Phase = Literal["loss", "backward", "end of backward"]
@@ -44,8 +46,7 @@ class Layout:
     """How a phase is spread over ranks and cut into micro-batches.
 
     `shard` ranks hold one copy of the parameters together, `replicas` such copies exist (HSDP where above 1). Every
-    `checkpoint_every`-th layer keeps only its input and is computed again: 1 is every layer, 0 none. On a GPU the
-    parameters are always wrapped by `fully_shard`; on CPUs only where there is more than one rank.
+    `checkpoint_every`-th layer keeps only its input and is computed again: 1 is every layer, 0 none.
     """
 
     shard: int
@@ -62,7 +63,8 @@ class Layout:
 
     @property
     def wrapped(self) -> bool:
-        return self.gpu or self.ranks > 1
+        """Whether `fully_shard` holds the parameters; a rank alone has plain tensors, and computes bf16 by autocast."""
+        return self.ranks > 1
 
     @property
     def compute_bytes(self) -> int:
@@ -92,8 +94,8 @@ class Memory:
 
     @property
     def reserve(self) -> int:
-        """What is set aside beside the tensors; none on a CPU, where the system's allocator returns memory."""
-        return int(self.tensors * FRAGMENTATION) + CONTEXT_BYTES if self.gpu else 0
+        """What is set aside beside the tensors."""
+        return int(self.tensors * FRAGMENTATION) + (CONTEXT_BYTES if self.gpu else LIBRARY_BYTES)
 
     @property
     def total(self) -> int:
@@ -139,7 +141,7 @@ def layer_activations(c: LlamaConfig, layout: Layout) -> int:
 
     Each norm keeps its input in fp32, its scale and its normalised output; attention keeps q, k and v (k and v repeated
     for all heads), its output and one fp32 logarithm a head; the MLP four tensors of its width; and every linear its
-    input. Where autocast computes in bf16 (a CPU alone), norms stay in fp32 and each linear keeps a copy of its own.
+    input. Where autocast computes in bf16 (a rank alone), norms stay in fp32 and each linear keeps a copy of its own.
     """
     e, heads = layout.compute_bytes, c.heads * c.head_width
     autocast = e < FP32 and not layout.wrapped
@@ -277,9 +279,7 @@ def advice(c: LlamaConfig, layout: Layout, device_bytes: int) -> list[str]:
     lines: list[str] = []
     smaller = next((m for m in range(layout.micro_batch - 1, 0, -1) if fits(replace(layout, micro_batch=m))), None)
     if smaller is not None:
-        lines.append(
-            f"placement.train.batchTokens {smaller * layout.sequence_tokens}: micro-batches of {smaller} sequences"
-        )
+        lines.append(f"placement.train.batchTokens {smaller * layout.sequence_tokens}: micro-batches of {smaller}")
     if layout.checkpoint_every != 1 and fits(replace(layout, checkpoint_every=1)):
         lines.append("placement.train.activationCheckpointing full: layers are computed again in the backward pass")
     if layout.replicas > 1:

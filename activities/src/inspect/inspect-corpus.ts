@@ -1,8 +1,5 @@
-import { spawn } from 'node:child_process'
-import { once } from 'node:events'
-import { join } from 'node:path'
-import { text } from 'node:stream/consumers'
 import { z } from 'zod'
+import { askPython } from '../ask-python.ts'
 import type { Config } from '../config.ts'
 import type { Inspectable } from './corpus-artifacts.ts'
 
@@ -52,29 +49,6 @@ const Quarantined = z.object({ source: z.string(), line: z.number(), offset: z.n
 const Found = z.object({ documents: z.array(Document), quarantined: z.array(Quarantined).default([]), sources: z.array(z.string()).default([]), fitting: z.number().nullable().default(null), looked: z.number() })
 export type Found = z.infer<typeof Found>
 
-/** A store that cannot be read, or a Python that cannot be started. */
-export class InspectionFailed extends Error {}
-
-/** Reads what was decided about documents, by ml/cpt_ml/inspect_corpus.py. Throws InspectionFailed. */
-export const inspectCorpus = async (config: Pick<Config, 'python' | 'home' | 'jobEnv' | 'roots'>, what: Inspectable, find: Find): Promise<Found> => {
-  const python = spawn(config.python, ['-m', 'cpt_ml.inspect_corpus'], { cwd: join(config.home, 'ml'), env: config.jobEnv, stdio: ['pipe', 'pipe', 'pipe'] })
-  const ended = once(python, 'close') as Promise<[number | null]>
-  python.stdin.on('error', () => undefined) // one that ends early says why on its error output
-  python.stdin.end(JSON.stringify({ roots: config.roots, ...what, find }))
-  const [[code], said, complaint] = await Promise.all([ended, text(python.stdout), text(python.stderr)]).catch((error: unknown) => {
-    throw new InspectionFailed(`${config.python}: ${error instanceof Error ? error.message : String(error)}`)
-  })
-  const answer = Answer.safeParse(jsonIn(said)).data
-  if (answer === undefined || 'error' in answer) throw new InspectionFailed(answer?.error ?? `inspection ended with ${code ?? 'a signal'}: ${complaint.trim().split('\n').at(-1) ?? ''}`)
-  return answer
-}
-
-const Answer = z.union([z.object({ error: z.string() }), Found])
-
-const jsonIn = (said: string): unknown => {
-  try {
-    return JSON.parse(said)
-  } catch {
-    return undefined
-  }
-}
+/** Reads what was decided about documents, by ml/cpt_ml/inspect_corpus.py. Throws PythonFailed. */
+export const inspectCorpus = async (config: Pick<Config, 'python' | 'home' | 'jobEnv' | 'roots'>, what: Inspectable, find: Find): Promise<Found> =>
+  await askPython(config, 'inspect_corpus', { roots: config.roots, ...what, find }, Found)

@@ -1,10 +1,11 @@
 import type { ArtifactStore } from '@cpt/activities/artifact-store/artifact-store'
 import { openStore } from '@cpt/activities/artifact-store/open-store'
+import { PythonFailed } from '@cpt/activities/ask-python'
 import type { Config } from '@cpt/activities/config'
 import { newestCorpus } from '@cpt/activities/corpora'
 import { parentsOf } from '@cpt/activities/identity'
 import { corpusArtifacts } from '@cpt/activities/inspect/corpus-artifacts'
-import { inspectCorpus, InspectionFailed, type Find, type Found } from '@cpt/activities/inspect/inspect-corpus'
+import { inspectCorpus, type Find, type Found } from '@cpt/activities/inspect/inspect-corpus'
 import { CliError } from '../cli-error.ts'
 import { readConfig } from '../config.ts'
 import { plainText } from '../plain-text.ts'
@@ -35,7 +36,7 @@ export const inspect = async (named: string, id: string | undefined, flags: Insp
   const steps = new Set(what.pools.flatMap((p) => p.steps.map((s) => s.stage)))
   if (find.step !== null && !steps.has(find.step)) throw new CliError('usage', `no stage ${plainText(find.step)} has judged this corpus`, `These have: ${[...steps].join(', ')}. Example: --dropped-by filter/too-short`)
   const found = await inspectCorpus(config, what, find).catch((error: unknown) => {
-    if (error instanceof InspectionFailed) throw new CliError('failed', error.message, 'Is the store whole, and is Python there? `npx cpt doctor` looks.')
+    if (error instanceof PythonFailed) throw new CliError('failed', error.message, 'Is the store whole, and is Python there? `npx cpt doctor` looks.')
     throw error
   })
   if (flags.json === true) return print(JSON.stringify(found))
