@@ -38,6 +38,7 @@ export const createStageActivities = (deps: Deps): StageActivities => ({
   synthesizeQa: runStage(deps, stages.synthesizeQa),
   sampleMixture: runStage(deps, stages.sampleMixture),
   train: runStage(deps, stages.train),
+  dryTrain: runStage(deps, stages.dryTrain),
   evaluatePerplexity: runStage(deps, stages.evaluatePerplexity),
   comparePerplexity: runStage(deps, stages.comparePerplexity),
   evaluateBenchmark: runStage(deps, stages.evaluateBenchmark),

@@ -1,10 +1,10 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { CptRunInput } from '@cpt/contracts/cpt-run'
+import { CptRunInput, plannedTokens } from '@cpt/contracts/cpt-run'
 import { expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { loadConfig } from './config.ts'
-import { completeInput, devices, plannedTokens, planTraining, Unplannable, usualDevice } from './plan-training.ts'
+import { completeInput, devices, planTraining, Unplannable, usualDevice } from './plan-training.ts'
 
 const config = loadConfig({})
 const example = async (name: string): Promise<CptRunInput> => CptRunInput.parse(parse(await readFile(join(config.home, 'samples', `${name}.yaml`), 'utf8')))

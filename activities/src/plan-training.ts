@@ -1,6 +1,6 @@
 import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { CptRunSpec, type CptRunInput } from '@cpt/contracts/cpt-run'
+import { CptRunSpec, plannedTokens, type CptRunInput } from '@cpt/contracts/cpt-run'
 import { checkInput, type Problem } from '@cpt/contracts/parse-input'
 import { z } from 'zod'
 import { askPython } from './ask-python.ts'
@@ -80,10 +80,6 @@ export const completeInput = async (config: Pick<Config, 'roots' | 'labelModel'>
 const Fields = z.record(z.string(), z.unknown())
 const Preset = z.looseObject({ corpus: z.unknown() })
 
-/** Tokens that the rounds of a plan train: each a whole number of global batches. */
-export const plannedTokens = ({ plan, training: { globalBatchTokens } }: Pick<CptRunSpec, 'plan' | 'training'>): number =>
-  plan.reduce((sum, s) => sum + s.rounds * Math.floor(s.tokens / s.rounds / globalBatchTokens) * globalBatchTokens, 0)
-
 export interface Assumed {
   device: Device
   /** The share of the device's peak that the training is taken to reach. */
@@ -112,7 +108,7 @@ export const planTraining = async (config: Pick<Config, 'roots' | 'python' | 'ho
     batchTokens: placement.batchTokens,
     dtype: spec.training.dtype,
     ranks: placement.nodes * processesPerNode,
-    replicas: replicasOf(placement),
+    replicas: placement.replicas ?? 1,
     checkpointEvery: again === 'none' ? 0 : again === 'full' ? 1 : again,
     device: device.name,
     deviceBytes: device.name === 'cpu' && memoryMiB !== undefined ? Math.floor((memoryMiB * 2 ** 20) / processesPerNode) : device.bytes,
@@ -123,8 +119,6 @@ export const planTraining = async (config: Pick<Config, 'roots' | 'python' | 'ho
 
 /** The device that a placement means where nobody says which. */
 export const usualDevice = ({ placement: { train } }: Pick<CptRunSpec, 'placement'>): DeviceName => (train.gpusPerNode > 0 ? 'h100' : 'cpu')
-
-const replicasOf = (placement: object): number => z.looseObject({ replicas: z.int().default(1) }).parse(placement).replicas
 
 const modelFolder = async (config: Pick<Config, 'roots'>, uri: string): Promise<string> => {
   const folder = await pathUnderRoot(config.roots, uri.endsWith('/') ? uri : `${uri}/`)

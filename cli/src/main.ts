@@ -11,6 +11,7 @@ import type { ResolveFlags } from './run/resolve.ts'
 import type { StartFlags } from './run/start.ts'
 import type { ScheduleFlags } from './schedule/apply.ts'
 import type { BackfillFlags } from './schedule/operate.ts'
+import type { TrainFlags } from './train/train.ts'
 import type { UpFlags } from './up/up-flags.ts'
 
 interface StateFlag {
@@ -73,6 +74,7 @@ Examples:
   cpt up                                server, worker and report pages until Ctrl-C
   cpt run my-run.yaml --set seed=7      start a run and watch it
   cpt plan my-run.yaml                  steps, memory and time of its training, before it runs
+  cpt train my-run.yaml --dry 20        memory, speed and time of its training, measured
   cpt sweep my-sweep.yaml               try ALMR × learning rate on a proxy, and choose
   cpt resolve my-run --action retry     go on after a failure was mended
   cpt corpus inspect my-run             what became of documents, and why
@@ -139,6 +141,25 @@ Examples:
   cpt plan my-run.yaml --device h200 --mfu 0.5`,
   )
   .action(async (file: string | undefined, flags: PlanFlags) => (await import('./plan/plan.ts')).plan(file, flags))
+
+program
+  .command('train')
+  .description('try the training of a run on its real placement: some steps on synthetic tokens, one save, one load, one evaluation')
+  .argument('[file]', 'YAML or JSON with any part of a run; what it leaves out comes from the preset')
+  .addOption(new Option('--dry <steps>', 'how many steps').argParser(positive).makeOptionMandatory())
+  .option('--set <path=value>', 'set one field, e.g. placement.train.batchTokens=16384 (repeatable)', each)
+  .option('--json', 'print the figures as JSON')
+  .addOption(state())
+  .addHelpText(
+    'after',
+    `
+Prints memory peak, tokens/s, how long a save stalls training, and how long the whole run will take. It goes through the
+same queue, runner, lease and cancel as a run. Its checkpoint is removed again.
+
+Example:
+  cpt train my-run.yaml --dry 20`,
+  )
+  .action(async (file: string | undefined, flags: TrainFlags) => (await import('./train/train.ts')).train(file, flags))
 
 program
   .command('sweep')

@@ -15,7 +15,7 @@ export const startableTypes = Object.keys(startable) as [Startable, ...Startable
 export const workflowIdOf = (type: Startable, name: string): string => `${startable[type].prefix}/${name}`
 
 /** Beginnings of the workflow ids that a bare name may mean. */
-const prefixes = [...startableTypes.map((type) => startable[type].prefix), 'transfer']
+const prefixes = [...startableTypes.map((type) => startable[type].prefix), 'transfer', 'dry']
 
 /** The workflow ids that a person may mean by a name: one of ours, or an id typed in the UI. */
 export const idsMeant = (named: string): string[] => {

@@ -200,6 +200,10 @@ const PlacementSpec = z.strictObject({ data: Placement, scoring: Placement, trai
 const Plan = named(PlanStage, 20).min(1)
 const BaseSpec = z.strictObject({ model: InputPath, license: z.string().max(100) })
 
+/** Tokens that all rounds of a plan train. */
+export const plannedTokens = ({ plan, training: { globalBatchTokens } }: { plan: readonly PlanStage[]; training: { globalBatchTokens: number } }): number =>
+  plan.reduce((sum, s) => sum + trainedTokensOf(s, globalBatchTokens), 0)
+
 const LineageEntry = z.strictObject({ what: z.string().max(100), sha256: z.string().max(64), uri: z.string().max(700) })
 
 /** A complete run: what `resolveInput` returns and the workflow carries out. Presets fill what the input leaves out. */

@@ -6,6 +6,7 @@ import { countStrata } from './count-strata.ts'
 import { decontaminate } from './decontaminate.ts'
 import { dedup } from './dedup.ts'
 import { dedupSignatures } from './dedup-signatures.ts'
+import { dryTrain } from './dry-train.ts'
 import { exportModel } from './export-model.ts'
 import { findPersonalData } from './find-personal-data.ts'
 import { filter } from './filter.ts'
@@ -41,6 +42,7 @@ export const stages = {
   synthesizeQa,
   sampleMixture,
   train,
+  dryTrain,
   evaluatePerplexity,
   comparePerplexity,
   evaluateBenchmark,

@@ -34,6 +34,11 @@ class Saver:
         """Whether this process's part of the save in flight is written, or has failed."""
         return self._writing is not None and not self._writing.thread.is_alive()
 
+    def wait(self) -> None:
+        """Until this process's part of the save in flight is written."""
+        if self._writing is not None:
+            self._writing.thread.join()
+
     def begin(self) -> None:
         """Copies the state and begins to write it. Raises Diverged, with nothing saved, if a weight is not finite."""
         if self.in_flight:

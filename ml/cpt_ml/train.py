@@ -114,10 +114,10 @@ def run(job: Job) -> None:
     device = numerics.prepare(job.threads, request.seed)
     world = open_world(job, device)
     start = request.start.model if isinstance(request.start, FromModel) else request.start.checkpoint
-    start_folder = _folder(job, world, start)
-    stream = TokenStream(job.store, _folder(job, world, request.plan))
+    start_folder = verified_folder(job, world, start)
+    stream = TokenStream(job.store, verified_folder(job, world, request.plan))
     _check(request, stream)
-    model = _build(start_folder, request, world, device)
+    model = build_model(start_folder, request, world, device)
     model.recompute(job.placement.get("activationCheckpointing", "none"))
     if job.placement.get("compile"):
         model.compile_layers()
@@ -149,13 +149,13 @@ def run(job: Job) -> None:
     _finish(job, request, state, start_folder, device)
 
 
-def _folder(job: Job, world: World, ref: ArtifactRef) -> Path:
+def verified_folder(job: Job, world: World, ref: ArtifactRef) -> Path:
     """A folder whose digests one process of each machine has verified."""
     verified = world.gather(str(job.store.folder(ref)) if world.local_rank == 0 else None)
     return Path(verified[world.rank - world.local_rank])
 
 
-def _build(folder: Path, request: TrainRequest, world: World, device: str) -> Llama:
+def build_model(folder: Path, request: TrainRequest, world: World, device: str) -> Llama:
     if world.size == 1:
         return load_llama(folder, device=device)
     dtype = getattr(torch, request.dtype)

@@ -17,6 +17,7 @@ from cpt_ml.decontaminate import DecontaminateRequest
 from cpt_ml.dedup import DedupRequest
 from cpt_ml.dedup_signatures import DedupSignaturesRequest
 from cpt_ml.errors import BadRequest
+from cpt_ml.dry_train import DryTrainRequest
 from cpt_ml.evaluate_benchmark import EvaluateBenchmarkRequest
 from cpt_ml.evaluate_perplexity import EvaluatePerplexityRequest
 from cpt_ml.export_model import ExportModelRequest
@@ -54,6 +55,7 @@ REQUESTS: dict[str, type[Any]] = {
     "synthesize-qa": SynthesizeQaRequest,
     "sample-mixture": SampleMixtureRequest,
     "train": TrainRequest,
+    "dry-train": DryTrainRequest,
     "evaluate-perplexity": EvaluatePerplexityRequest,
     "compare-perplexity": ComparePerplexityRequest,
     "evaluate-benchmark": EvaluateBenchmarkRequest,

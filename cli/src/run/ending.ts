@@ -34,6 +34,13 @@ const rootOf = (error: unknown): Error => {
   return root
 }
 
+/** How a workflow failed, for a person. */
+export const failureOf = (error: unknown, workflowId: string, status: string, page: string | null): CliError => {
+  const root = rootOf(error)
+  const type = 'type' in root && typeof root.type === 'string' ? root.type : status.toLowerCase()
+  return new CliError(type === 'InvalidInput' ? 'usage' : 'failed', `${workflowId} ended as ${status.toLowerCase()}: ${type}: ${messageOf(root)}`, page === null ? 'See docs/runbook.md for this type.' : `See docs/runbook.md for this type, and ${page}`)
+}
+
 const SweepEnd = z.object({ state: z.enum(['complete', 'needs-attention', 'unchanged']), verdict: SweepVerdict, verdictRef: ArtifactRef, report: z.string().nullable() })
 
 /** Prints how a run ended: tables, verdict, model and report. Throws a CliError when it failed. */
@@ -44,9 +51,7 @@ export const tellEnding = async (session: Session, config: Config, workflowId: s
   try {
     value = await resultOf(session, workflowId)
   } catch (error) {
-    const root = rootOf(error)
-    const type = 'type' in root && typeof root.type === 'string' ? root.type : ending.status.toLowerCase()
-    throw new CliError(type === 'InvalidInput' ? 'usage' : 'failed', `${workflowId} ended as ${ending.status.toLowerCase()}: ${type}: ${messageOf(root)}`, page === null ? 'See docs/runbook.md for this type.' : `See docs/runbook.md for this type, and ${page}`)
+    throw failureOf(error, workflowId, ending.status, page)
   }
   const sweep = SweepEnd.safeParse(value)
   if (sweep.success) {

@@ -52,4 +52,4 @@ const plainScreen = (out: NodeJS.WritableStream, now: () => number): Screen => {
   }
 }
 
-export const screen = (): Screen => (process.stdout.isTTY ? terminalScreen(process.stdout) : plainScreen(process.stdout, () => performance.now()))
+export const screen = (out: NodeJS.WriteStream = process.stdout): Screen => (out.isTTY ? terminalScreen(out) : plainScreen(out, () => performance.now()))
