@@ -1,4 +1,4 @@
-import type { Deps } from './deps.ts'
+import type { Logger } from 'pino'
 
 /** One call in `every` on average is performed and then reported as timed out, chosen by `seed`. */
 export interface LostAnswers {
@@ -45,8 +45,16 @@ export const losingAnswers = <T extends object>(adapter: T, name: string, { seed
   return losing(adapter)
 }
 
+/** The adapters among what activities stand on (deps.ts). */
+interface Adapters {
+  store: object
+  client: object
+  runners: Readonly<Record<string, object>>
+  log: Pick<Logger, 'warn'>
+}
+
 /** Every adapter of a worker, losing answers; each has a sequence of its own and each loss is a line in the log. */
-export const withLostAnswers = (deps: Deps, settings: LostAnswers): Deps => {
+export const withLostAnswers = <D extends Adapters>(deps: D, settings: LostAnswers): D => {
   const { log } = deps
   const losing = <T extends object>(adapter: T, name: string, nth: number): T =>
     losingAnswers(adapter, name, { ...settings, seed: settings.seed + nth * 7919 }, (call) => { log.warn({ call }, 'answer lost on purpose') })
