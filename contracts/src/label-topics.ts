@@ -16,8 +16,8 @@ export const LabelBudget = {
 
 /**
  * Labels a seed sample, drawn by hash of id, of every source alike, through the OpenAI-compatible endpoint that the worker's
- * configuration names (CPT_LABEL_URL, CPT_LABEL_KEY); of it only the model's name is identity. Answers are kept one by one
- * as they come, so that nothing is asked twice.
+ * configuration names (CPT_LABEL_URL, CPT_LABEL_KEY); of it only the model's name is identity. E-mail addresses, telephone and
+ * identity numbers are not sent. Answers are kept one by one as they come, so that nothing is asked twice.
  */
 export const LabelTopicsRequest = z.strictObject({
   corpus: ArtifactRef,
@@ -42,4 +42,4 @@ export const LabelTopicsResult = z.object({
     promptTokens: Tokens, completionTokens: Tokens, byReason: z.record(z.string(), Count), byTopic: z.record(z.string(), Count),
   }),
 })
-export const labelTopics = stage({ name: 'label-topics', version: 1, shape: { kind: 'whole' }, request: LabelTopicsRequest, result: LabelTopicsResult })
+export const labelTopics = stage({ name: 'label-topics', version: 2, shape: { kind: 'whole' }, request: LabelTopicsRequest, result: LabelTopicsResult })

@@ -23,7 +23,7 @@ from cpt_ml.errors import BadData, BadRequest, StoreCorrupt
 from cpt_ml.failpoint import failpoint
 from cpt_ml.hash_share import share_of
 from cpt_ml.job import Job
-from cpt_ml.label_prompt import ANSWER_TOKENS, Prompt, estimated_tokens, label_in, mark_of, messages, schema
+from cpt_ml.label_prompt import ANSWER_TOKENS, Prompt, estimated_tokens, label_in, mark_of, messages, schema, sent
 from cpt_ml.store import ArtifactRef, Attempt, Json
 
 LABELS = pa.schema([("label", pa.string())])
@@ -155,14 +155,14 @@ def num_tokens(question: list[Json]) -> int:
 
 
 def texts(request: LabelTopicsRequest, corpus: list[Path], wanted: list[Chosen]) -> Iterator[tuple[Chosen, str]]:
-    """The documents in corpus order with the beginnings of their texts, a row group in memory."""
+    """The documents in corpus order with what is sent of their texts, a row group in memory."""
     by_shard: defaultdict[int, dict[int, Chosen]] = defaultdict(dict)
     for chosen in wanted:
         by_shard[chosen.shard][chosen.row] = chosen
     for shard in sorted(by_shard):
         for row, doc in enumerate(read_rows(corpus[shard], ["text"])):
             if found := by_shard[shard].get(row):
-                yield found, doc["text"][: request.max_doc_chars]
+                yield found, sent(doc["text"], request.max_doc_chars)
 
 
 class Journal:

@@ -19,7 +19,7 @@ from documents import bytes_of, corpus_of, doc, ingest, json_lines, request, row
 from cpt_ml.chat_endpoint import asked_to_wait
 from cpt_ml.errors import BadData, BadRequest, JobFailure, TryAgain
 from cpt_ml.job import Job
-from cpt_ml.label_prompt import label_in, mark_of, messages
+from cpt_ml.label_prompt import label_in, mark_of, messages, sent
 from cpt_ml.store import Json
 
 TOPICS = ["Sport", "Politics", "Others"]
@@ -172,6 +172,20 @@ def test_a_document_stands_between_marks_that_it_cannot_know() -> None:
     assert "</s" not in user["content"]
     assert "[/INST" not in user["content"]
     assert mark_of(42, "web:x", f"{text}{mark}") != mark
+
+
+def test_no_address_and_no_number_of_a_person_reaches_the_endpoint(workbench: Workbench, server: ChatServer) -> None:
+    text = "About Sport. Write to ann.lee@example.org or call +49 30 901820 and 13800138000, about this time of year"
+    cut = text.index("@") + 3
+    corpus = corpus_of(workbench, [doc("a", text)])
+    for chars in (cut, len(text)):
+        workbench.run("label-topics", asked(corpus, maxDocChars=max(chars, 100)))
+    assert sent(text, cut) == "About Sport. Write to (email)"
+    for body in server.bodies:
+        question = body["messages"][1]["content"]
+        assert "(email)" in question
+        assert "(phone)" in question
+        assert not any(secret in question for secret in ("ann", "example.org", "901820", "13800138000"))
 
 
 def test_what_a_document_orders_is_no_label(workbench: Workbench, server: ChatServer) -> None:
