@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cpt_ml.corpus import read_table
-from cpt_ml.errors import BadRequest
+from cpt_ml.errors import BadRequest, StoreCorrupt
 from cpt_ml.store import Json, Store
 
 Ids = npt.NDArray[np.int64]
@@ -49,7 +49,8 @@ class TokenStream:
             raise BadRequest("train: the plan's pieces do not add up to its numTokens")
 
     def read(self, offset: int, count: int) -> Ids:
-        """Tokens [offset, offset + count) of the stream. Raises ValueError outside of it."""
+        """Tokens [offset, offset + count) of the stream. Raises ValueError outside of it, StoreCorrupt if a shard ends
+        before its piece does."""
         if offset < 0 or offset + count > self.num_tokens:
             raise ValueError(f"tokens [{offset}, {offset + count}) of a stream of {self.num_tokens}")
         out = np.empty(count, dtype=np.int64)
@@ -58,7 +59,13 @@ class TokenStream:
         while done < count:
             skip = offset + done - int(self._offset[piece])
             take = min(int(self._length[piece]) - skip, count - done)
-            out[done : done + take] = self._piece(piece)[skip : skip + take]
+            tokens = self._piece(piece)
+            if len(tokens) != self._length[piece]:
+                raise StoreCorrupt(
+                    f"train: piece {piece} of the plan has {len(tokens)} token{'s' * (len(tokens) != 1)}, "
+                    f"expected {self._length[piece]}: its token shard ends before it"
+                )
+            out[done : done + take] = tokens[skip : skip + take]
             done, piece = done + take, piece + 1
         return out
 

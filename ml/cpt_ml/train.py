@@ -22,7 +22,7 @@ from torch import Tensor
 from cpt_ml import contract, numerics
 from cpt_ml.adamw import AdamW, OptimizerSettings
 from cpt_ml.checkpoint_chain import CheckpointChain
-from cpt_ml.errors import BadRequest, Diverged, Orphaned, Paused, Stopped
+from cpt_ml.errors import BadRequest, Diverged, JobFailure, Orphaned, Paused, Stopped
 from cpt_ml.job import Job
 from cpt_ml.llama import Llama, LlamaConfig, load_llama
 from cpt_ml.mfu import measure_against, memory_peak_bytes
@@ -372,6 +372,15 @@ def count_targets(request: TrainRequest, stream: TokenStream, first: int, count:
     return max(1, int((documents_BT[:, 1:] == documents_BT[:, :-1]).sum()))
 
 
+def _check_complete(request: TrainRequest, curve: bytes) -> None:
+    """Raises JobFailure unless the curve has each global batch of the plan once: a run cut short is never a success."""
+    batch, budget = request.global_batch_tokens, request.token_budget
+    trained, planned = [json.loads(line)["tokens"] for line in curve.splitlines()], range(batch, budget + 1, batch)
+    if trained != list(planned):
+        once = len(set(trained) & set(planned)) * batch
+        raise JobFailure(f"train: trained {once} of the {budget} tokens that were planned", "JobEnded")
+
+
 def _finish(job: Job, request: TrainRequest, state: TrainState, start_folder: Path, device: str) -> None:
     """Validates and commits; a crash in here costs no training, the last checkpoint is at the phase's end."""
     attempt, world = job.attempt(), state.world
@@ -410,6 +419,7 @@ def _commit(job: Job, request: TrainRequest, state: TrainState, attempt: Attempt
              "optimizerSteps": state.optimizer.steps}  # fmt: skip
     attempt.path("checkpoint/state.json").write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
     curve = b"".join(job.store.entry(s).read_bytes() for s in state.segments)
+    _check_complete(request, curve)
     attempt.path("curve.jsonl").write_bytes(curve)
     job.commit(
         attempt,
