@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from cpt_ml.corpus import read_table
 from cpt_ml.errors import BadRequest, StoreCorrupt
 from cpt_ml.store import Json, Store
 
@@ -23,6 +22,8 @@ class TokenStream:
     """Reads a plan folder. Token shards are memory-mapped, so memory grows with pieces (44 bytes each), not tokens."""
 
     def __init__(self, store: Store, plan_folder: Path) -> None:
+        from cpt_ml.corpus import read_table  # noqa: PLC0415 - pyarrow, and a step of training needs none
+
         self.plan: Json = json.loads((plan_folder / "plan.json").read_bytes())
         self.num_tokens = int(self.plan["numTokens"])
         self._bos, self._eos = self.plan["settings"]["bosId"], self.plan["settings"]["eosId"]

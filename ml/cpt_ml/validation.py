@@ -8,29 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from cpt_ml.corpus import ROW_GROUP, read_table
 from cpt_ml.errors import BadData, Diverged
 from cpt_ml.nll import document_nll
 from cpt_ml.store import ArtifactRef, Attempt, Json
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from cpt_ml.parallel import World
 
-PER_DOC = pa.schema(
-    [
-        ("id", pa.string()),
-        ("set", pa.string()),
-        ("language", pa.string()),
-        ("kind", pa.string()),
-        ("topic", pa.string()),
-        ("nll_sum", pa.float64()),
-        ("num_tokens", pa.uint32()),
-        ("num_bytes", pa.uint32()),
-    ]
-)
 StratumKey = tuple[str, str, str, str | None]
 
 
@@ -41,6 +28,14 @@ class ValidationSettings:
     sets: ArtifactRef
     window_tokens: int
     max_tokens_per_doc: int
+
+
+def per_doc_schema() -> pa.Schema:
+    """Columns of per-doc.parquet. pyarrow is imported where parquet is touched: a step of training needs none."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    text = [(name, pa.string()) for name in ("id", "set", "language", "kind", "topic")]
+    return pa.schema([*text, ("nll_sum", pa.float64()), ("num_tokens", pa.uint32()), ("num_bytes", pa.uint32())])
 
 
 def measure(  # noqa: PLR0917
@@ -60,7 +55,11 @@ def measure(  # noqa: PLR0917
     document's first token is never scored and its bytes are not counted. Raises Diverged if a document's loss is not
     finite, BadData if no document has a token to score.
     """
+    import pyarrow as pa  # noqa: PLC0415
+    import pyarrow.parquet as pq  # noqa: PLC0415
     from tokenizers import Tokenizer  # noqa: PLC0415
+
+    from cpt_ml.corpus import ROW_GROUP, read_table  # noqa: PLC0415
 
     rows = read_table(sets).to_pylist()
     encoder: Any = Tokenizer.from_file(str(tokenizer))
@@ -75,7 +74,8 @@ def measure(  # noqa: PLR0917
         row["num_bytes"] = scored_bytes(row["text"], encoding.offsets, num_tokens)
     if world is not None and world.rank > 0:
         return {}
-    table = pa.table({n: [r[n] for r in rows] for n in PER_DOC.names}, schema=PER_DOC)
+    schema = per_doc_schema()
+    table = pa.table({n: [r[n] for r in rows] for n in schema.names}, schema=schema)
     pq.write_table(table, attempt.path("per-doc.parquet"), compression="zstd", row_group_size=ROW_GROUP)
     return {"perDoc": attempt.ref("per-doc.parquet"), "strata": strata_losses(rows)}
 

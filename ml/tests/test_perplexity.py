@@ -15,7 +15,7 @@ from tiny import make_model, make_validation
 from cpt_ml.errors import BadRequest
 from cpt_ml.llama import load_llama
 from cpt_ml.store import Json
-from cpt_ml.validation import PER_DOC, scored_bytes
+from cpt_ml.validation import per_doc_schema, scored_bytes
 
 
 def request_of(bench: Workbench) -> Json:
@@ -56,12 +56,13 @@ def test_bytes_count_from_the_second_token_to_the_last_one_scored() -> None:
 
 def per_doc(bench: Workbench, name: str, rows: list[tuple[str, str, str, float, int]]) -> Json:
     """Reference to a per-doc.parquet of (id, set, language, nll_sum, num_tokens); 4 bytes a token."""
-    table: Json = {n: [] for n in PER_DOC.names}
+    schema = per_doc_schema()
+    table: Json = {n: [] for n in schema.names}
     for doc, set_, language, nll, tokens in rows:
         values = (doc, set_, language, "web", None, nll, tokens, 4 * tokens)
-        for n, v in zip(PER_DOC.names, values, strict=True):
+        for n, v in zip(schema.names, values, strict=True):
             table[n].append(v)
-    pq.write_table(pa.table(table, schema=PER_DOC), bench.files / name)
+    pq.write_table(pa.table(table, schema=schema), bench.files / name)
     return bench.ref(name)
 
 
