@@ -141,12 +141,12 @@ def end_early(monkeypatch: pytest.MonkeyPatch) -> None:
 def pass_over_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     train_step = train.train_step
 
-    def skipping(*args: Any, **named: Any) -> Json:
-        line = train_step(*args, **named)
+    def skipping(*args: Any, **named: Any) -> Any:
+        taken = train_step(*args, **named)
         state = next(a for a in args if isinstance(a, TrainState))
         if state.step == STEPS // 2:
             state.step, state.tokens = state.step + 1, state.tokens + BATCH
-        return line
+        return taken
 
     monkeypatch.setattr(train, "train_step", skipping)
 

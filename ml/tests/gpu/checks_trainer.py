@@ -9,7 +9,8 @@ import torch
 from phase import make_folder, make_request, new_state, same_bits, size_for, take_steps
 
 from cpt_ml.errors import JobFailure
-from cpt_ml.train_state import MODEL, OPTIMIZER, restore_tensors, write_model, write_optimizer
+from cpt_ml.store import Attempt, Store
+from cpt_ml.train_state import MODEL, OPTIMIZER, restore_tensors
 
 
 def check_a_phase_run_twice_has_the_same_bits(device: str, work: Path) -> str:
@@ -33,9 +34,10 @@ def check_a_resumed_phase_has_the_bits_of_an_undisturbed_one(device: str, work: 
         undisturbed, killed, resumed = (new_state(folder, device, request) for _ in range(3))
         expected = take_steps(undisturbed, request, size, device, size.steps)
         take_steps(killed, request, size, device, half)
-        write_model(work / MODEL, killed.model)
-        write_optimizer(work / OPTIMIZER, killed.optimizer)
-        restore_tensors(work / MODEL, work / OPTIMIZER, killed.optimizer.steps, resumed)
+        attempt = Attempt(Store({"store": str(work / dtype)}), "0" * 64, "attempt")
+        names = killed.write(killed.snapshot("0" * 64), attempt, "checkpoint/")
+        weights, moments = ([attempt.path(n) for n in names if n.endswith(kind)] for kind in (MODEL, OPTIMIZER))
+        restore_tensors(weights, moments, killed.optimizer.steps, resumed)
         resumed.step, resumed.tokens = killed.step, killed.tokens
         assert take_steps(resumed, request, size, device, size.steps) == expected[half:], f"{dtype}: the curves differ"
         assert same_bits(resumed.model, undisturbed.model), f"{dtype}: the weights differ"

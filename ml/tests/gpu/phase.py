@@ -10,14 +10,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from cpt_ml import train
-from cpt_ml.adamw import AdamW, OptimizerSettings
+from cpt_ml import contract, train
+from cpt_ml.adamw import AdamW
 from cpt_ml.llama import Llama, LlamaConfig, load_llama
-from cpt_ml.schedule import Schedule
-from cpt_ml.store import ArtifactRef, Json
+from cpt_ml.store import Json
 from cpt_ml.token_stream import Ids
 from cpt_ml.train_state import TrainState, write_model
-from cpt_ml.validation import ValidationSettings
 
 
 @dataclass(frozen=True)
@@ -86,15 +84,16 @@ class MemoryStream:
 def make_request(size: Size, dtype: str, steps: int) -> train.TrainRequest:
     """A phase of so many steps with warm-up and decay; what it refers to is never opened."""
     batch = size.tokens * size.sequences
-    nothing = ArtifactRef("files:none", "0" * 64, 0)
-    settings: Any = {"dtype": dtype}
-    return train.TrainRequest(
-        start=train.FromModel("model", nothing), plan=nothing, tokenizer=nothing, token_budget=batch * steps,
-        sequence_tokens=size.tokens, global_batch_tokens=batch, seed=0,
-        schedule=Schedule("warmup-stable-decay", 1e-3, 1e-4, batch * 2, batch * 2, batch * steps, 0),
-        optimizer=OptimizerSettings(0.9, 0.95, 1e-8, 0.1, 1.0),
-        validation=ValidationSettings(nothing, size.tokens, size.tokens), **settings,
-    )  # fmt: skip
+    nothing = {"uri": "files:none", "sha256": "0" * 64, "bytes": 0}
+    asked: Json = {
+        "start": {"kind": "model", "model": {**nothing, "uri": "files:none/"}}, "plan": nothing, "tokenizer": nothing,
+        "tokenBudget": batch * steps, "sequenceTokens": size.tokens, "globalBatchTokens": batch, "seed": 0,
+        "schedule": {"shape": "warmup-stable-decay", "peakLr": 1e-3, "minLr": 1e-4, "warmupTokens": batch * 2,
+                     "decayTokens": batch * 2, "totalTokens": batch * steps, "startTokens": 0},
+        "optimizer": {"beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8, "weightDecay": 0.1, "clipNorm": 1.0},
+        "validation": {"sets": nothing, "windowTokens": size.tokens, "maxTokensPerDoc": size.tokens}, "dtype": dtype,
+    }  # fmt: skip
+    return contract.parse(train.TrainRequest, asked)
 
 
 def new_state(folder: Path, device: str, request: train.TrainRequest) -> TrainState:
@@ -106,7 +105,7 @@ def new_state(folder: Path, device: str, request: train.TrainRequest) -> TrainSt
 def take_steps(state: TrainState, request: train.TrainRequest, size: Size, device: str, until: int) -> list[Json]:
     """Steps of the trainer up to step `until`, micro-batches of 4 sequences; returns the lines of the curve."""
     stream: Any = MemoryStream(size, request.steps)
-    return [train.train_step(request, stream, state, 4, device) for _ in range(until - state.step)]
+    return [train.train_step(request, stream, state, 4, device)[0] for _ in range(until - state.step)]
 
 
 def same_bits(a: Llama, b: Llama) -> bool:

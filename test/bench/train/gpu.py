@@ -71,6 +71,8 @@ SHAPES = {
 
 def main() -> None:
     args = arguments()
+    if args.device == "cpu":
+        torch.set_num_threads(1)
     rows: list[dict[str, Any]] = []
     for name in args.shapes.split(","):
         for tokens in (int(t) for t in args.tokens.split(",")):

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 import world  # the path to the tests' helpers  # isort: skip
+from cpt_ml import contract
 from cpt_ml.llama import load_llama
 from cpt_ml.schedule import Schedule, step_learning_rate
 from cpt_ml.store import Json
@@ -85,8 +86,7 @@ def _sequences(bench: Workbench, request: Json) -> Any:
 
 def _bare(bench: Workbench, request: Json, case: world.Case, sequences: Any, step_done: Callable[[], None]) -> float:
     model = load_llama(bench.files / case.model)
-    o, s = request["optimizer"], request["schedule"]
-    schedule = Schedule(s["shape"], s["peakLr"], s["minLr"], s["warmupTokens"], s["decayTokens"], s["totalTokens"], 0)
+    o, schedule = request["optimizer"], contract.parse(Schedule, request["schedule"])
     parameters = list(model.parameters())
     optimizer = torch.optim.AdamW(
         [{"params": [p for p in parameters if p.ndim >= 2], "weight_decay": o["weightDecay"]},
@@ -117,8 +117,7 @@ def _peer(bench: Workbench, request: Json, case: world.Case, sequences: Any, ste
         def on_step_end(self, *_args: Any, **_named: Any) -> None:
             step_done()
 
-    s = request["schedule"]
-    schedule = Schedule(s["shape"], s["peakLr"], s["minLr"], s["warmupTokens"], s["decayTokens"], s["totalTokens"], 0)
+    schedule = contract.parse(Schedule, request["schedule"])
     trainer = make_trainer(
         bench.files / case.model, bench.folder / "peer", sequences, request,
         lambda i: step_learning_rate(schedule, i * world.BATCH, world.BATCH), case.micro_batch, [Clock()],

@@ -40,8 +40,8 @@ class Case:
     steps: int
 
 
-SMALL = Case("0.7M parameters", "small/", 8, 60)
-LARGE = Case("14M parameters", "large/", 8, 18)
+SMALL = Case("0.7M parameters", "small/", 8, 40)
+LARGE = Case("14M parameters", "large/", 8, 12)
 LARGE_SHAPE = {"hidden_size": 384, "intermediate_size": 1024, "num_hidden_layers": 7, "num_attention_heads": 6,
                "num_key_value_heads": 6, "head_dim": 64}  # fmt: skip
 
