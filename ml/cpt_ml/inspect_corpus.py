@@ -48,6 +48,7 @@ class Pool:
     quarantine: ArtifactRef | None
     steps: list[Step]
     topics: ArtifactRef | None
+    quality: ArtifactRef | None
     index: ArtifactRef | None
     scores: ArtifactRef | None
 
@@ -194,6 +195,7 @@ class Reader:
             "place": {"pool": place.pool, "shard": place.shard, "row": place.row},
             "verdicts": [self._verdict(place, step) for step in pool.steps],
             **self._topic(place, pool),
+            "quality": self._quality(place, pool),
             **self._tokens(place, pool),
             **self._score(place, pool),
             "validationSets": self._validation(doc["id"]),
@@ -223,6 +225,10 @@ class Reader:
             return {"topic": None, "topicProbability": None}
         row = Shards(self.store, pool.topics).row(place)
         return {"topic": row["topic"], "topicProbability": _number(row["probability"])}
+
+    def _quality(self, place: Place, pool: Pool) -> Json | None:
+        row = Shards(self.store, pool.quality).row(place) if pool.quality else {"score": None}
+        return None if row["score"] is None else {"score": row["score"], "probability": row["probability"]}
 
     def _tokens(self, place: Place, pool: Pool) -> Json:
         if pool.index is None:

@@ -26,7 +26,7 @@ test('all that was made of a corpus is found from the last of its commits', asyn
   const found = await corpusArtifacts(storeOf(ingested, filtered('filter'), deduplicated, tokenized, planned), [planned.fingerprint])
   expect(found).toEqual({
     pools: [{
-      corpus, quarantine: ref('ingest', 'quarantine'), topics: null, index: ref('tokenize', 'index'), scores: null,
+      corpus, quarantine: ref('ingest', 'quarantine'), topics: null, quality: null, index: ref('tokenize', 'index'), scores: null,
       steps: [{ stage: 'filter', verdicts: ref('filter', 'verdicts') }, { stage: 'dedup', verdicts: ref('dedup', 'verdicts') }],
     }],
     plans: [ref('plan', 'plan')],

@@ -21,6 +21,7 @@ export interface CorpusArtifacts {
   quarantine: ArtifactRef | null
   steps: { stage: string; verdicts: ArtifactRef }[]
   topics: ArtifactRef | null
+  quality: ArtifactRef | null
   index: ArtifactRef | null
   scores: ArtifactRef | null
 }
@@ -74,12 +75,14 @@ const artifactsOf = (record: CommitRecord, of: (...stages: Stage[]) => CommitRec
   const tokenized = of(tokenize).findLast(mine)
   const index = tokenize.result.safeParse(tokenized?.result).data?.index ?? own
   const topics = of(classifyTopics).findLast(mine)
+  const quality = of(scoreQuality).findLast(mine)
   const scores = of(scorePpl).findLast((r) => index !== null && Indexed.safeParse(r.request).data?.index.sha256 === index.sha256)
   return {
     corpus,
     quarantine,
     steps: stepsOf(of(...judging).filter(mine), tokenized),
     topics: classifyTopics.result.safeParse(topics?.result).data?.topics ?? null,
+    quality: scoreQuality.result.safeParse(quality?.result).data?.quality ?? null,
     index,
     scores: scorePpl.result.safeParse(scores?.result).data?.scores ?? null,
   }

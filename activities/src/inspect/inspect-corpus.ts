@@ -37,6 +37,7 @@ const Document = z.object({
   verdicts: z.array(Verdict),
   topic: z.string().nullable(),
   topicProbability: z.number().nullable(),
+  quality: z.object({ score: z.number(), probability: z.number() }).nullable(),
   tokens: z.object({ offset: z.number(), count: z.number(), bytes: z.number() }).nullable(),
   nll: z.number().nullable(),
   scoredTokens: z.number().nullable(),

@@ -1,4 +1,5 @@
 import { countStrata } from '@cpt/contracts/count-strata'
+import { labelTopics } from '@cpt/contracts/label-topics'
 import { classifyTopics, trainTopicClassifier, type TopicMetrics } from '@cpt/contracts/topics'
 import type { z } from 'zod'
 import { categoryAxis, chart, ink, legend, valueAxis } from './chart.ts'
@@ -7,7 +8,7 @@ import { count, fixed, percent, plural } from './numbers.ts'
 import type { Section } from './page.ts'
 import { groupColour, groupTitle, sum } from './strata.ts'
 import { bar, details, figure, note, table } from './table.ts'
-import { absent, resultOf, type Round, type View } from './view.ts'
+import { absent, requestOf, resultOf, type Round, type View } from './view.ts'
 
 type Metrics = z.infer<typeof TopicMetrics>
 
@@ -32,6 +33,7 @@ ${classified === undefined ? absent(view, 'classify-topics', 'labels') : h`<p>${
 ${counted === undefined ? absent(view, 'count-strata', 'natural shares') : ''}
 ${languages.map((language) => oneLanguage(view, language, (counted ?? []).filter((s) => s.language === language), new Map(labelled.filter((l) => l.language === language).map((l) => [l.topic, l.pages]))))}
 <h3>How good the classifiers are</h3>
+${labelling(view)}
 ${classifiers(view)}`
   return { id: 'topics', title: 'Topics before and after', body }
 }
@@ -81,6 +83,15 @@ const topicChart = (view: View, language: string, rows: readonly TopicRow[], aft
       ...(after < 0 ? [] : [{ type: 'bar', barWidth: 9, itemStyle: { color: groupColour(language, view.request.spec.targetLanguage) }, data: rows.map((r) => (r.byRound[after] ?? 0) * 100) }]),
     ],
   })
+
+/** Who labelled what the classifiers learnt from, and what it cost; nothing where sources gave their own labels. */
+const labelling = (view: View): Html => {
+  const samples = ([['label-topics/quality', 'graded'], ['label-topics', 'labelled']] as const).flatMap(([key, done]) => {
+    const counts = resultOf(view, key, labelTopics)?.counts
+    return counts === undefined ? (view.lines.has(key) ? [absent(view, key, 'labels')] : []) : [h`<p>${count(counts.labelled)} of ${plural(counts.sampled, 'page')} were ${done} by <code>${String(requestOf(view, key)['model'])}</code>, for ${plural(counts.promptTokens + counts.completionTokens, 'token')} in ${plural(counts.requests, 'request')}${counts.quarantined === 0 ? '' : `; ${count(counts.quarantined)} got no label that can be used`}${counts.unasked === 0 ? '' : `; the budget did not reach ${count(counts.unasked)}`}.</p>`]
+  })
+  return h`${samples}`
+}
 
 const classifiers = (view: View): Html => {
   const keys = [...view.lines.keys()].filter((k) => k.startsWith('train-topic-classifier/'))

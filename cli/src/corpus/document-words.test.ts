@@ -4,7 +4,7 @@ import { documentWords } from './document-words.ts'
 
 const doc = (change: Partial<InspectedDocument> = {}): InspectedDocument => ({
   id: 'news:a', text: 'First line.\nSecond line.', language: 'en', kind: 'web', label: null, source: 'news', origin: '', license: 'CC0-1.0', use: 'train', line: 1,
-  place: { pool: 0, shard: 2, row: 15 }, verdicts: [], topic: null, topicProbability: null, tokens: null, nll: null, scoredTokens: null, validationSets: [], drawn: [], ...change,
+  place: { pool: 0, shard: 2, row: 15 }, verdicts: [], topic: null, topicProbability: null, quality: null, tokens: null, nll: null, scoredTokens: null, validationSets: [], drawn: [], ...change,
 })
 const verdict = (stage: string, reason: string | null = null, evidence: string | null = null) => ({ stage, keep: reason === null, reason, evidence })
 

@@ -13,6 +13,7 @@ export const documentWords = (doc: InspectedDocument, whole: boolean): string =>
     line('from', `${plainText(doc.source)}, line ${doc.line}${doc.origin === '' ? '' : ` (${one(doc.origin)})`}; shard ${doc.place.shard}, row ${doc.place.row}`),
     line('is', `${plainText(doc.kind)}, language ${plainText(doc.language)}, licence ${one(doc.license)}${doc.label === null ? '' : `, labelled ${one(doc.label)}`}${doc.use === 'validate' ? ', for validation only' : ''}`),
     ...verdictWords(doc).map(([stage, words]) => line(stage, words)),
+    ...(doc.quality === null ? [] : [line('quality', `score ${doc.quality.score} of 5, probability ${doc.quality.probability.toFixed(2)}`)]),
     ...(doc.topic === null ? [] : [line('topic', `${one(doc.topic)}${doc.topicProbability === null ? '' : `, probability ${doc.topicProbability.toFixed(2)}`}`)]),
     ...(doc.tokens === null ? [] : [line('tokens', doc.tokens.count === 0 ? 'none: dropped before' : `${doc.tokens.count} of ${doc.tokens.bytes} bytes`)]),
     ...scoreWords(doc).map((words) => line('perplexity', words)),
