@@ -54,6 +54,14 @@ describe('the shipped quickstart', () => {
     expect(given.spec).toEqual({ ...plain.spec, training: { ...plain.spec.training, peakLr: 3e-4 }, placement: { ...plain.spec.placement, train: { ...plain.spec.placement.train, threads: 1 } }, reweight: { ...plain.spec.reweight, alpha: 0.2 } })
   })
 
+  test('finds the encoders that classify by the paths that name them, and none where fastText does it all', async () => {
+    expect(await resolve({})).not.toHaveProperty('encoders')
+    const encoder = { engine: 'encoder', model: 'samples:base' } as const
+    const found = await resolve({ corpus: { topics: { classifier: encoder }, quality: { languages: ['en'], classifier: { engine: 'fasttext', languages: { en: { ...encoder, model: 'samples:target/' } } } } } })
+    expect(Object.entries(found.encoders ?? {}).map(([path, ref]) => [path, ref.uri])).toEqual([['samples:base', 'samples:base/'], ['samples:target/', 'samples:target/']])
+    expect(found.encoders?.['samples:base']).toEqual(found.base)
+  })
+
   test('is complete: resolving its result again changes nothing', async () => {
     const first = await resolve({})
     expect((await resolve(JSON.parse(JSON.stringify(first.spec)) as CptRunInput)).spec).toEqual(first.spec)

@@ -78,6 +78,7 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
   const model = folder(spec.base.model)
   const base = await find('base.model', model)
   const tokenizer = await find('base.model', `${model}tokenizer.json`)
+  const encoders = await findEncoders(spec, find)
   const { model: own, engine } = spec.corpus.scoring
   if (engine === 'kenlm' && own === undefined) problems.push({ path: 'corpus.scoring.model', expected: 'the .arpa or binary file of a KenLM model over the pieces of the base\'s tokenizer', got: 'nothing' })
   const scorer = own === undefined ? null : await find('corpus.scoring.model', engine === 'kenlm' ? own : folder(own))
@@ -91,7 +92,7 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
   if (parameters === null) throw invalidInput([{ path: 'base.model', expected: 'safetensors weights', got: `${model}model.safetensors, whose header cannot be read` }])
   const scorerParameters = own === undefined || engine === 'kenlm' ? null : await countParameters(store, folder(own))
   const { name, number } = cited?.corpus ?? {}
-  return { spec, sources, benchmarks, base, tokenizer, parameters, ...(scorer === null ? {} : { scorer, ...(scorerParameters === null ? {} : { scorerParameters }) }), ...(name === undefined || number === undefined ? {} : { corpus: { name, number } }) }
+  return { spec, sources, benchmarks, base, tokenizer, parameters, ...(encoders === null ? {} : { encoders }), ...(scorer === null ? {} : { scorer, ...(scorerParameters === null ? {} : { scorerParameters }) }), ...(name === undefined || number === undefined ? {} : { corpus: { name, number } }) }
 }
 
 const mostFiles = 1000
@@ -112,6 +113,17 @@ const filesOf = async (store: Deps['store'], { path, format = 'jsonl' }: { path:
   if (other !== undefined) throw new UnknownPath(`${path}: ${other.name} is ${other.isFile ? `no ${format} file by its name` : 'no regular file'}`)
   if (names.length === 0) throw new UnknownPath(`${path}: an empty folder`)
   return names.map((f) => f.name).filter((name) => format !== 'megatron' || name.endsWith('.bin')).sort()
+}
+
+/** The folders of encoders that classify, by their paths as the input gives them; null where fastText does it all. */
+const findEncoders = async ({ corpus: { topics, quality } }: CptRunSpec, find: (path: string, uri: string) => Promise<ArtifactRef>): Promise<Record<string, ArtifactRef> | null> => {
+  const given = ([['corpus.topics.classifier', topics.classifier], ['corpus.quality.classifier', quality?.classifier]] as const).flatMap(([path, spec]) => [
+    { path: `${path}.model`, model: spec?.model },
+    ...Object.entries(spec?.languages ?? {}).map(([language, of]) => ({ path: `${path}.languages.${language}.model`, model: of.model })),
+  ])
+  const named = new Map(given.flatMap(({ path, model }) => (model === undefined ? [] : [[model, path]])))
+  if (named.size === 0) return null
+  return Object.fromEntries(await Promise.all([...named].map(async ([model, path]) => [model, await find(path, folder(model))] as const)))
 }
 
 const folder = (path: string): string => (path.endsWith('/') ? path : `${path}/`)

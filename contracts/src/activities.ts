@@ -41,6 +41,8 @@ export interface ResolvedRun {
   scorer?: ArtifactRef | undefined
   scorerParameters?: number | undefined
   parameters: number
+  /** Encoders that classify, by the path that the input gives. */
+  encoders?: Record<string, ArtifactRef> | undefined
   /** The committed corpus that an alias stood for; absent where the input gave its own sources. */
   corpus?: Pick<CommittedCorpus, 'name' | 'number'> | undefined
 }

@@ -2,7 +2,7 @@ import { readFileSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
 import { parse } from 'yaml'
 import { badInputs } from '../../test/fixtures/bad-inputs.ts'
-import { CorpusPreparationInput, CptRunInput, CptRunSpec, ResolveFailure } from './cpt-run.ts'
+import { CorpusPreparationInput, CptRunInput, CptRunSpec, encoderOf, ResolveFailure } from './cpt-run.ts'
 import { checkInput, type Problem } from './parse-input.ts'
 
 const preset = parse(readFileSync(new URL('../../samples/quickstart.yaml', import.meta.url), 'utf8')) as Record<string, unknown>
@@ -22,6 +22,28 @@ test('a schedule longer than the plan is found at the door', () => {
   expect(problems({ decayTokens: 10_000_000 })).toEqual(['training.decayTokens'])
   expect(problems({ schedule: 'cosine', warmupTokens: 10_000_000 })).toEqual(['training.warmupTokens'])
   expect(problems({ schedule: 'constant', warmupTokens: 10_000_000 })).toBeUndefined()
+})
+
+test('a classifier is the same for all languages, but for those that have one of their own', () => {
+  const given = { engine: 'encoder', model: 'samples:bert', epochs: 3, languages: { zh: { engine: 'fasttext' }, fr: { engine: 'encoder', model: 'samples:camembert' } } } as const
+  expect(encoderOf(given, 'en')).toEqual({ engine: 'encoder', model: 'samples:bert', epochs: 3 })
+  expect(encoderOf(given, 'fr')).toEqual({ engine: 'encoder', model: 'samples:camembert' })
+  expect(encoderOf(given, 'zh')).toBeNull()
+  expect(encoderOf(undefined, 'en')).toBeNull()
+})
+
+test('a classifier says what an encoder needs, and nothing that has no effect', () => {
+  const corpus = preset['corpus'] as { topics: object }
+  const problems = (classifier: object, over: object = {}) => checkInput(CptRunSpec, { ...preset, corpus: { ...corpus, ...over, topics: { ...corpus.topics, classifier } } }).problems?.map((p) => p.path)
+  const encoder = { engine: 'encoder', model: 'samples:bert' }
+  expect(problems({ ...encoder, maxTokens: 128, patience: 2 })).toBeUndefined()
+  expect(problems({ engine: 'encoder' })).toEqual(['corpus.topics.classifier.model'])
+  expect(problems({ engine: 'fasttext', epochs: 3 })).toEqual(['corpus.topics.classifier.epochs'])
+  expect(problems({ ...encoder, model: '/etc' })).toEqual(['corpus.topics.classifier.model'])
+  expect(problems({ ...encoder, languages: { en: { engine: 'encoder' } } })).toEqual(['corpus.topics.classifier.languages.en.model'])
+  expect(problems({ ...encoder, languages: { fr: { engine: 'fasttext' } } })).toEqual(['corpus.topics.classifier.languages.fr'])
+  const quality = { languages: ['en'], classifier: { ...encoder, languages: { zh: { engine: 'fasttext' } } } }
+  expect(problems(encoder, { quality })).toEqual(['corpus.quality.classifier.languages.zh'])
 })
 
 test('a whole preset is also a valid input', () => {

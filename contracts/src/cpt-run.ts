@@ -8,7 +8,7 @@ import { LabelBudget } from './label-topics.ts'
 import { Mixture, ReweightSettings } from './mixture.ts'
 import { partOf } from './part-of.ts'
 import { DecayShape, OptimizerSettings, Schedule, SchedulePart } from './train.ts'
-import { CustomTaxonomies, TaxonomyName, topicsOf } from './topics.ts'
+import { CustomTaxonomies, EncoderTraining, TaxonomyName, topicsOf } from './topics.ts'
 import { Count, Kind, Language, LearningRate, Name, Ratio, Seed, Sha256, Tokens } from './units.ts'
 
 /** A file or folder under a root of the worker's configuration, e.g. samples:corpus/en.jsonl.zst. */
@@ -68,6 +68,26 @@ const LabelSpec = z.strictObject({
   maxTokens: LabelBudget.maxTokens.optional(),
 })
 
+const ClassifierFields = z.strictObject({ engine: z.enum(['fasttext', 'encoder']), model: InputPath.optional(), ...z.strictObject(EncoderTraining).partial().shape })
+const isWhole = ({ engine, ...more }: z.infer<typeof ClassifierFields>, ctx: z.RefinementCtx): void => {
+  if (engine === 'encoder' && more.model === undefined) ctx.addIssue({ code: 'custom', path: ['model'], message: 'expected the folder of an encoder (config.json, model.safetensors, tokenizer.json)' })
+  if (engine === 'fasttext') for (const [key, value] of Object.entries(more)) if (value !== undefined && key !== 'languages') ctx.addIssue({ code: 'custom', path: [key], message: 'expected nothing: it is for engine encoder' })
+}
+/**
+ * What sorts documents: fastText (absent: that), or an encoder's checkpoint given by path, fine-tuned on the same labels.
+ * `languages`: another one for these.
+ */
+const ClassifierSpec = ClassifierFields.extend({ languages: z.record(Language, ClassifierFields.superRefine(isWhole)).optional() }).superRefine(isWhole)
+export type ClassifierSpec = z.infer<typeof ClassifierSpec>
+
+/** The classifier that a setting gives a language; null: fastText. */
+export const encoderOf = (spec: ClassifierSpec | undefined, language: string): (z.infer<typeof ClassifierFields> & { model: string }) | null => {
+  if (spec === undefined) return null
+  const { languages, ...all } = spec
+  const { model, ...of } = languages?.[language] ?? all
+  return of.engine === 'fasttext' || model === undefined ? null : { ...of, model }
+}
+
 /** Data stages that a corpus can do without; dedup goes with its signatures, classify-topics with the training of its classifiers. */
 export const DataStage = z.enum(['filter', 'dedup', 'decontaminate', 'classify-topics', 'hold-out', 'score-ppl'])
 export type DataStage = z.infer<typeof DataStage>
@@ -93,6 +113,7 @@ export const CorpusSpec = z.strictObject({
     custom: CustomTaxonomies.optional(),
     fallback: z.enum(['source']).optional(),
     label: LabelSpec.optional(),
+    classifier: ClassifierSpec.optional(),
   }),
   /** Scores documents of these languages from 0 to 5 and drops those under `minScore`; labels are what sources give for a topic, 0 to 5, or a model's. */
   quality: z.strictObject({
@@ -100,6 +121,7 @@ export const CorpusSpec = z.strictObject({
     kinds: z.array(Kind).optional(),
     minScore: z.int().min(0).max(5).optional(),
     label: LabelSpec.omit({ languages: true }).optional(),
+    classifier: ClassifierSpec.optional(),
   }).optional(),
   holdOut: z.strictObject({ targetSeNats: z.number().positive(), pairedSdNats: z.number().positive(), maxShare: Ratio, minDocs: z.int().min(1), maxDocChars: z.int().min(100) }).partial(),
   scoring: z.strictObject({
@@ -253,6 +275,12 @@ export const CptRunSpec = z
     spec.corpus.topics.label?.languages.forEach((language, i) => {
       if ((spec.corpus.topics.taxonomies[language] ?? null) === null) bad(['corpus', 'topics', 'label', 'languages', i], 'expected a language that corpus.topics.taxonomies gives a taxonomy')
     })
+    for (const language of Object.keys(spec.corpus.topics.classifier?.languages ?? {})) {
+      if ((spec.corpus.topics.taxonomies[language] ?? null) === null) bad(['corpus', 'topics', 'classifier', 'languages', language], 'expected a language that corpus.topics.taxonomies gives a taxonomy')
+    }
+    for (const language of Object.keys(spec.corpus.quality?.classifier?.languages ?? {})) {
+      if (spec.corpus.quality?.languages.includes(language) === false) bad(['corpus', 'quality', 'classifier', 'languages', language], 'expected one of corpus.quality.languages')
+    }
     if (spec.corpus.sources.every(isTokens)) bad(['corpus', 'sources'], 'expected a source of text beside the tokens: validation sets are made of it')
     if (!spec.plan.some((s) => (s.mixture.languages[spec.targetLanguage] ?? 0) > 0)) bad(['targetLanguage'], 'expected a language that the plan gives a share')
     spec.plan.forEach((s, i) => {

@@ -1,7 +1,7 @@
 import { z } from 'zod'
 import { ArtifactRef } from './artifact.ts'
 import { stage } from './stage.ts'
-import { Count, Kind, Language, Ratio, Seed } from './units.ts'
+import { Count, Kind, Language, LearningRate, Ratio, Seed, Tokens } from './units.ts'
 
 /** The versioned taxonomies of arXiv:2407.18743; ratios made under one taxonomy are void under another. */
 export const taxonomies = {
@@ -20,8 +20,23 @@ export const topicsOf = (taxonomy: string, custom: Readonly<Record<string, reado
   Object.hasOwn(taxonomies, taxonomy) ? taxonomies[taxonomy as keyof typeof taxonomies] : Object.hasOwn(custom, taxonomy) ? custom[taxonomy] : undefined
 
 /**
- * Trains one fastText classifier a language on the labelled documents; `testShare` of them, by hash of id, judge it. A
- * label of `labels` (label-topics) goes before the one that the source gave.
+ * How an encoder is fine-tuned: tokens of a document that it reads, passes over the documents, and of each topic the most that
+ * are trained on. `patience`: so many epochs without a lower loss on a tenth that is set aside end it, and the best one's
+ * weights are kept; 0 trains all epochs.
+ */
+export const EncoderTraining = {
+  maxTokens: z.int().min(8).max(8192),
+  epochs: z.int().min(1).max(1000),
+  patience: z.int().min(0).max(100),
+  learningRate: LearningRate,
+  batchDocs: z.int().min(1).max(4096),
+  docsPerTopic: z.int().min(1).max(1_000_000),
+}
+
+/**
+ * Trains one classifier a language on the labelled documents; `testShare` of them, by hash of id, judge it. A label of
+ * `labels` (label-topics) goes before the one that the source gave. It is fastText's, or with `encoder` a fine-tuned
+ * checkpoint of an encoder (a Hugging Face folder), to which `epochs`, `learningRate` and what follows them do not apply.
  */
 export const TrainTopicClassifierRequest = z.strictObject({
   corpus: ArtifactRef,
@@ -38,6 +53,15 @@ export const TrainTopicClassifierRequest = z.strictObject({
   buckets: z.int().min(1000).default(50_000),
   wordNgrams: z.int().min(1).max(5).default(2),
   seed: Seed.default(42),
+  encoder: z.strictObject({
+    model: ArtifactRef,
+    maxTokens: EncoderTraining.maxTokens.default(256),
+    epochs: EncoderTraining.epochs.default(4),
+    patience: EncoderTraining.patience.default(0),
+    learningRate: EncoderTraining.learningRate.default(5e-5),
+    batchDocs: EncoderTraining.batchDocs.default(32),
+    docsPerTopic: EncoderTraining.docsPerTopic.default(2000),
+  }).optional(),
 })
 export const ClassMetrics = z.object({ topic: z.string(), precision: z.number(), recall: z.number(), f1: z.number().optional(), support: Count })
 /**
@@ -53,7 +77,7 @@ export const TopicMetrics = z.object({
   othersRatio: Ratio.optional(),
   confidence: z.array(z.object({ from: Ratio, docs: Count, right: Count })).optional(),
 })
-export const TrainTopicClassifierResult = TopicMetrics.extend({ classifier: ArtifactRef, taxonomy: TaxonomyName, numTrain: Count, numTest: Count })
+export const TrainTopicClassifierResult = TopicMetrics.extend({ classifier: ArtifactRef, taxonomy: TaxonomyName, numTrain: Count, numTest: Count, encoder: z.object({ parameters: Count, epochs: Count, tokens: Tokens }).optional() })
 export const trainTopicClassifier = stage({ name: 'train-topic-classifier', version: 2, shape: { kind: 'whole' }, request: TrainTopicClassifierRequest, result: TrainTopicClassifierResult })
 
 /**

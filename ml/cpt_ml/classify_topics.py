@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
@@ -18,9 +18,8 @@ from cpt_ml.contract import parse
 from cpt_ml.corpus import Mask, keep_mask, write_columns
 from cpt_ml.job import Job, Unit
 from cpt_ml.store import ArtifactRef, Attempt, Json
+from cpt_ml.topic_classifier import Classifier, Tick, open_classifier
 from cpt_ml.topic_metrics import OTHERS
-from cpt_ml.topic_text import topic_text
-from cpt_ml.train_topic_classifier import predict
 
 TOPICS = pa.schema([("topic", pa.string()), ("probability", pa.float32()), ("classifier", pa.string())])
 ROWS_PER_BATCH = 512
@@ -38,14 +37,6 @@ class ClassifyTopicsRequest:
     fallback: Literal["source"] | None
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """A language's model and its digest, which stands beside whatever it decides."""
-
-    model: Any
-    digest: str
-
-
 def run(job: Job) -> None:
     """Writes `topics.parquet` of each shard: topic (null where topics do not apply), probability (f32, else NaN) and
     the digest of the classifier.
@@ -55,15 +46,8 @@ def run(job: Job) -> None:
     classified, lowConfidence, byTopic as `<language>/<topic>`; with `fallback` also bySource.
     """
     request = parse(ClassifyTopicsRequest, job.request)
-    models = {language: Classifier(load(job, ref), ref.sha256) for language, ref in request.classifiers.items()}
+    models = {language: open_classifier(job, ref) for language, ref in request.classifiers.items()}
     job.map_units(lambda unit, attempt: _classify(job, request, models, unit, attempt))
-
-
-def load(job: Job, ref: ArtifactRef) -> Any:
-    """A fastText model of the store."""
-    import fasttext  # noqa: PLC0415
-
-    return fasttext.load_model(str(job.store.file(ref)))
 
 
 class Found:
@@ -78,10 +62,10 @@ class Found:
         self.low = 0
         self._min_probability = min_probability
 
-    def predict(self, language: str, classifier: Classifier, texts: list[str], rows: list[int]) -> None:
+    def predict(self, language: str, classifier: Classifier, texts: list[str], rows: list[int], tick: Tick) -> None:
         """Has the language's classifier decide on some rows."""
         said: Counter[str] = Counter()
-        for row, (topic, probability) in zip(rows, predict(classifier.model, texts), strict=True):
+        for row, (topic, probability) in zip(rows, classifier.model.predict(texts, tick), strict=True):
             is_low = probability < self._min_probability or not topic
             label = OTHERS if is_low else topic
             self.low += is_low
@@ -105,17 +89,22 @@ def _classify(
     judged = keep_mask(path, map(job.store.shard, unit.inputs["drops"]))
     rows = len(judged)
     found = Found(rows, request.min_probability)
+    done = 0
+
+    def tick() -> None:
+        job.beat("classify-topics", done, entry["rows"], "documents")
+
     for begin, table in row_batches(path, ["text", "language", "kind", "source"]):
         wanted = judged[begin : begin + table.num_rows] & is_among(table, "kind", request.kinds)
         for language, classifier in models.items():
             of = np.flatnonzero(wanted & is_among(table, "language", [language]))
             if len(of):
-                texts = [topic_text(text) for text in table["text"].take(of).to_pylist()]
-                found.predict(language, classifier, texts, (begin + of).tolist())
+                found.predict(language, classifier, table["text"].take(of).to_pylist(), (begin + of).tolist(), tick)
         if request.fallback:
             of = np.flatnonzero(wanted & ~is_among(table, "language", list(models)))
             found.fall_back(table.select(["language", "source"]).take(of), (begin + of).tolist())
-        job.beat("classify-topics", begin + table.num_rows, entry["rows"], "documents")
+        done = begin + table.num_rows
+        tick()
     columns = (found.topics, found.probabilities, found.classifiers)
     arrays = [pa.array(c, f.type) for c, f in zip(columns, TOPICS, strict=True)]
     write_columns(attempt.path("topics.parquet"), TOPICS, arrays)

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from cpt_ml.classify_topics import Classifier, is_among, load, row_batches
+from cpt_ml.classify_topics import is_among, row_batches
 from cpt_ml.contract import parse
 from cpt_ml.corpus import VERDICTS, dropped, keep_mask, kept, write_columns, write_rows
 from cpt_ml.errors import BadRequest
 from cpt_ml.job import Job, Unit
 from cpt_ml.store import ArtifactRef, Attempt, Json
-from cpt_ml.topic_text import topic_text
-from cpt_ml.train_topic_classifier import predict
+from cpt_ml.topic_classifier import Classifier, Tick, open_classifier
 from cpt_ml.verdict_counts import verdict_counts
 
 QUALITY = pa.schema([("score", pa.uint8()), ("probability", pa.float32()), ("scorer", pa.string())])
@@ -52,7 +51,7 @@ def run(job: Job) -> None:
     gives something else than a score of 0 to 5.
     """
     request = parse(ScoreQualityRequest, job.request)
-    models = {language: Classifier(load(job, ref), ref.sha256) for language, ref in request.scorers.items()}
+    models = {language: open_classifier(job, ref) for language, ref in request.scorers.items()}
     job.map_units(lambda unit, attempt: _score(job, request, models, unit, attempt))
 
 
@@ -64,13 +63,18 @@ def _score(job: Job, request: ScoreQualityRequest, models: dict[str, Classifier]
     by_score: Counter[str] = Counter()
     by_reason: Counter[str] = Counter()
     left: Counter[str] = Counter()
+    done = 0
+
+    def tick() -> None:
+        job.beat("score-quality", done, entry["rows"], "documents")
+
     for begin, table in row_batches(path, ["text", "language", "kind"]):
         there = judged[begin : begin + table.num_rows]
         wanted = there & is_among(table, "kind", request.kinds)
         for language, classifier in models.items():
             rows = np.flatnonzero(wanted & is_among(table, "language", [language]))
-            texts = [topic_text(text) for text in table["text"].take(rows).to_pylist()] if len(rows) else []
-            for row, found in zip(rows.tolist(), predicted(classifier, texts), strict=True):
+            texts = table["text"].take(rows).to_pylist() if len(rows) else []
+            for row, found in zip(rows.tolist(), predicted(classifier, texts, tick), strict=True):
                 scores[begin + row] = found
                 if found:
                     by_score[f"{language}/{found.score}"] += 1
@@ -79,7 +83,8 @@ def _score(job: Job, request: ScoreQualityRequest, models: dict[str, Classifier]
                 by_reason[REASON] += 1
             elif there[row]:
                 left[language] += 1
-        job.beat("score-quality", begin + table.num_rows, entry["rows"], "documents")
+        done = begin + table.num_rows
+        tick()
     columns = [[getattr(s, f.name) if s else None for s in scores] for f in QUALITY]
     arrays = [pa.array(c, f.type) for c, f in zip(columns, QUALITY, strict=True)]
     write_columns(attempt.path("quality.parquet"), QUALITY, arrays)
@@ -100,13 +105,13 @@ def _score(job: Job, request: ScoreQualityRequest, models: dict[str, Classifier]
     }
 
 
-def predicted(classifier: Classifier, texts: list[str]) -> list[Score | None]:
+def predicted(classifier: Classifier, texts: list[str], tick: Tick) -> list[Score | None]:
     """The score of each text, None where the scorer knows no word of it."""
     if not texts:
         return []
     return [
         Score(score_of(label), probability, classifier.digest) if label else None
-        for label, probability in predict(classifier.model, texts)
+        for label, probability in classifier.model.predict(texts, tick)
     ]
 
 

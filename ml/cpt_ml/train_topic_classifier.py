@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -15,11 +15,11 @@ from cpt_ml.corpus import keep_mask, read_column, read_rows
 from cpt_ml.errors import BadData, BadRequest
 from cpt_ml.hash_share import share_of
 from cpt_ml.job import Job
-from cpt_ml.store import ArtifactRef
+from cpt_ml.store import ArtifactRef, Attempt, Json
+from cpt_ml.topic_classifier import EncoderSettings, fasttext_label, predict_lines, topic_of
 from cpt_ml.topic_metrics import Judged
 from cpt_ml.topic_text import topic_text
 
-LABEL = "__label__"
 LINES_PER_BATCH = 512
 
 
@@ -41,6 +41,7 @@ class TrainTopicClassifierRequest:
     buckets: int
     word_ngrams: int
     seed: int
+    encoder: EncoderSettings | None
 
 
 @dataclass(frozen=True)
@@ -54,40 +55,74 @@ class Parts:
 
 
 def run(job: Job) -> None:
-    """Writes `classifier.bin`, trained on the training part alone: the stored model is the one that was judged.
+    """Writes `classifier.bin`, or with `encoder` the folder `classifier/`, trained on the training part alone: the
+    stored model is the one that was judged.
 
-    A document is for testing by a hash of seed and id, so it stays so when others come. One thread and one seed: the
-    same request gives the same bytes. Texts pass through files in the job's folder, a row group in memory at a time;
-    the model itself has 4·dimension bytes for each different word and each bucket. Result: numTrain, numTest and
-    topic_metrics. Raises BadData if either part has no document.
+    A document is for testing by a hash of seed and id, so it stays so when others come. One seed (and for fastText one
+    thread) gives the same bytes. Result: numTrain, numTest and topic_metrics; with `encoder` also {parameters, epochs,
+    tokens}. Raises BadData if either part has no document.
     """
     request = parse(TrainTopicClassifierRequest, job.request)
+    attempt = job.attempt()
+    result = train_fasttext(job, request, attempt) if request.encoder is None else train_encoder(job, request, attempt)
+    job.commit(attempt, {**result, "taxonomy": request.taxonomy})
+
+
+def train_fasttext(job: Job, request: TrainTopicClassifierRequest, attempt: Attempt) -> Json:
+    """Texts pass through files in the job's folder, a row group in memory at a time; the model itself has 4·dimension
+    bytes for each different word and each bucket."""
     parts = write_parts(job, request)
-    if not parts.num_train or not parts.num_test:
-        what = f"{parts.num_train} labelled documents to train on and {parts.num_test} to judge by"
-        raise BadData(f"train-topic-classifier: {request.language} has {what}, expected at least one of each")
+    check_parts(request, parts.num_train, parts.num_test)
     job.beat("train-topic-classifier: fitting", 0, parts.num_train, "documents")
     model = fit(request, parts.train)
-    attempt = job.attempt()
     model.save_model(str(attempt.path("classifier.bin")))
     judged = Judged(request.topics)
     for batch in batches(parts.test):
-        predicted = predict(model, [text for _, text in batch])
+        predicted = predict_lines(model, [text for _, text in batch])
         for (topic, _), (found, probability) in zip(batch, predicted, strict=True):
             judged.add(topic, found, probability)
         job.beat("train-topic-classifier: judging", judged.docs, parts.num_test, "documents")
     parts.train.unlink()
     parts.test.unlink()
-    job.commit(
-        attempt,
-        {
-            "classifier": attempt.ref("classifier.bin"),
-            "taxonomy": request.taxonomy,
-            "numTrain": parts.num_train,
-            "numTest": parts.num_test,
-            **judged.metrics(),
-        },
-    )
+    counts = {"numTrain": parts.num_train, "numTest": parts.num_test}
+    return {"classifier": attempt.ref("classifier.bin"), **counts, **judged.metrics()}
+
+
+def train_encoder(job: Job, request: TrainTopicClassifierRequest, attempt: Attempt) -> Json:
+    """Of each topic at most `docsPerTopic` documents are trained on; their beginnings are in memory. Judged is what was
+    written, read as classify-topics will read it."""
+    from cpt_ml.encoder import Encoder  # noqa: PLC0415 - imports torch and transformers
+    from cpt_ml.train_encoder import Drawn, fine_tuned  # noqa: PLC0415
+
+    settings = request.encoder
+    assert settings is not None
+    drawn = Drawn(settings, request.topics, request.test_share, request.seed)
+    for doc in labelled(job, request):
+        drawn.add(*doc)
+    train, test = drawn.parts()
+    check_parts(request, len(train), len(test))
+    model, trained = fine_tuned(job, settings, request.topics, train, request.seed)
+    model.save(attempt.folder / "classifier")
+    del model
+    stored = Encoder.trained(attempt.folder / "classifier", job.threads)
+    judged = Judged(request.topics)
+
+    def tick() -> None:
+        job.beat("train-topic-classifier: judging", judged.docs, len(test), "documents")
+
+    for first in range(0, len(test), LINES_PER_BATCH):
+        batch = test[first : first + LINES_PER_BATCH]
+        for doc, (found, probability) in zip(batch, stored.predict([d.text for d in batch], tick), strict=True):
+            judged.add(request.topics[doc.topic], found, probability)
+    counts = {"numTrain": len(train), "numTest": len(test), "encoder": trained}
+    return {"classifier": attempt.folder_ref("classifier/"), **counts, **judged.metrics()}
+
+
+def check_parts(request: TrainTopicClassifierRequest, train: int, test: int) -> None:
+    """Raises BadData if there is nothing to train on, or to judge by."""
+    if not train or not test:
+        what = f"{train} labelled documents to train on and {test} to judge by"
+        raise BadData(f"train-topic-classifier: {request.language} has {what}, expected at least one of each")
 
 
 def write_parts(job: Job, request: TrainTopicClassifierRequest) -> Parts:
@@ -129,16 +164,6 @@ def labelled(job: Job, request: TrainTopicClassifierRequest) -> Iterator[tuple[s
 def spelling(topic: str) -> str:
     """A topic's letters and digits: sources leave out its commas, or write it in capitals."""
     return "".join(c for c in topic.casefold() if c.isalnum())
-
-
-def fasttext_label(topic: str) -> str:
-    """A topic as fastText has it; no topic has an underscore of its own."""
-    return LABEL + topic.replace(" ", "_")
-
-
-def topic_of(label: str) -> str:
-    """The topic of a label of fastText."""
-    return label.removeprefix(LABEL).replace("_", " ")
 
 
 def batches(path: Path) -> Iterator[list[tuple[str, str]]]:
@@ -184,12 +209,3 @@ def zeroed_memory() -> Generator[None]:
         yield
     finally:
         mallopt(fill_with_complement, 0)
-
-
-def predict(model: Any, texts: Sequence[str]) -> list[tuple[str, float]]:
-    """The likeliest topic of each prepared text, and its probability; ("", 0.0) where the model knows no word of it."""
-    labels, probabilities = model.predict(list(texts))
-    return [
-        (topic_of(of[0]), min(1.0, float(p[0]))) if len(of) else ("", 0.0)
-        for of, p in zip(labels, probabilities, strict=True)
-    ]

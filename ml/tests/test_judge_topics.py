@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
+from tiny_encoder import write_encoder
 
 from cpt_ml.hash_share import share_of
 from cpt_ml.store import Json
@@ -37,6 +38,14 @@ def test_classifiers_are_judged_on_documents_that_they_never_saw(tmp_path: Path)
             files.append(heldout / f"{language}.jsonl")
             files[-1].write_text("".join(json.dumps(d) + "\n" for d in apart))
             docs[language] = apart
+    small = {"maxTokens": 64, "epochs": 6, "learningRate": 3e-3, "batchDocs": 16, "docsPerTopic": 60}
+    encoder = write_encoder(tmp_path / "encoder", initializer_range=0.15)
+    asked = {"encoder": encoder, "settings": small}
+    english = tmp_path / "english.jsonl"
+    english.write_text("".join(json.dumps(d) + "\n" for d in sample("en") if share_of(1, d["id"]) >= 0.3))
+    by_encoder = judge(tmp_path / "encoders", english, files[:1], **asked)["languages"]["en"]
+    assert by_encoder["accuracy"] > 0.3
+    assert "held-out documents by an encoder of 1" in told("en", by_encoder)
     found = judge(tmp_path / "work", tmp_path / "train.jsonl", files)["languages"]
     for language, apart in docs.items():
         of = found[language]

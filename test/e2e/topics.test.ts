@@ -1,5 +1,8 @@
-import { readdir, readFile } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { copyFile, mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { InspectedDocument } from '@cpt/activities/inspect/inspect-corpus'
 import type { CptRunInput } from '@cpt/contracts/cpt-run'
@@ -8,11 +11,12 @@ import { scoreQuality } from '@cpt/contracts/score-quality'
 import { trainTopicClassifier } from '@cpt/contracts/topics'
 import { startChatEndpoint, type ChatEndpoint, type Question } from '../harness/chat-endpoint.ts'
 import { cpt } from '../harness/cli.ts'
-import { lineOf, progressOf, resultOf, startRun, type RunHandle } from '../harness/runs.ts'
+import { failureOf, lineOf, parkOf, progressOf, resultOf, startRun, type RunHandle } from '../harness/runs.ts'
 import { briefRun, makeSmallCorpus } from '../harness/small-run.ts'
 import { commitsOf, nothingLeft } from '../harness/store.ts'
 import { startSystem, type System } from '../harness/system.ts'
 
+const execute = promisify(execFile)
 const model = 'labeller-1'
 /** What the endpoint takes for poor text. */
 const poor = ['Law and Policy', 'Security and International Relations']
@@ -111,5 +115,44 @@ test('pages that nobody labelled are graded and labelled by the endpoint, droppe
 
   // the key stays with the worker and its jobs' environment
   expect(`${await filesUnder(system.stateDir)}${await filesUnder(small.dir)}`).not.toContain(endpoint.key)
+  await nothingLeft(system.storeDir)
+})
+
+test('an encoder that is given by path is fine-tuned on the labels that the sources gave, and sorts in place of fastText', async () => {
+  await execute(system.config.python, [fileURLToPath(new URL('../harness/small_encoder.py', import.meta.url)), small.dir], { cwd: join(system.config.home, 'ml'), env: system.config.jobEnv })
+  const sources = [...others, { name: 'pages', path: 'small:pages.jsonl' }]
+  const classifier = { engine: 'encoder', model: 'small:encoder', maxTokens: 64, epochs: 12, learningRate: 0.003, batchDocs: 16, languages: { zh: { engine: 'fasttext' } } } as const
+  const run = await startRun(system, 'encoder', { ...rest, corpus: { ...shared, sources, topics: { classifier, minProbability: 0 } } })
+  const { report } = await resultOf(run)
+
+  const trained = trainTopicClassifier.result.parse(await committed(run, 'train-topic-classifier/en'))
+  expect(trained.classifier.uri).toMatch(/\/classifier\/$/)
+  expect(trained.encoder?.epochs).toBe(12)
+  expect(trained.numTrain + trained.numTest).toBe(162)
+  expect(trainTopicClassifier.result.parse(await committed(run, 'train-topic-classifier/zh')).encoder).toBeUndefined()
+  const sorted = (await inspected(run, '--kept', '--language', 'en', '--sample', '300')).filter((doc) => doc.kind === 'web' && doc.source === 'pages')
+  expect(sorted.length).toBeGreaterThan(100)
+  // most of them were trained on; chance is about a sixth
+  expect(sorted.filter((doc) => letters(doc.topic ?? '') === letters(doc.label ?? '')).length / sorted.length).toBeGreaterThan(0.5)
+  expect(textOf(await readFile(report, 'utf8'))).toMatch(/trained on \d+; an encoder of [\d ,\u202f\u2009]+ parameters, fine-tuned for 12 epochs\./)
+
+  const refusedAt = async (of: NonNullable<NonNullable<CptRunInput['corpus']>['topics']>['classifier']): Promise<string[]> =>
+    (await failureOf(await startRun(system, 'refused', { ...rest, corpus: { ...shared, topics: { classifier: of } } }))).problems.map((p) => p.path)
+  expect(await refusedAt({ engine: 'encoder' })).toEqual(['corpus.topics.classifier.model'])
+  expect(await refusedAt({ engine: 'encoder', model: 'small:nothing' })).toEqual(['corpus.topics.classifier.model'])
+  expect(await refusedAt({ engine: 'encoder', model: 'small:encoder', languages: { zh: { engine: 'fasttext', epochs: 3 } } })).toEqual(['corpus.topics.classifier.languages.zh.epochs'])
+  await nothingLeft(system.storeDir)
+})
+
+test('a checkpoint whose weights are a pickle parks its training with the reason, and opens nothing', async () => {
+  await mkdir(join(small.dir, 'pickled'))
+  for (const name of ['config.json', 'tokenizer.json']) await copyFile(join(small.dir, 'encoder', name), join(small.dir, 'pickled', name))
+  await writeFile(join(small.dir, 'pickled', 'pytorch_model.bin'), "cos\nsystem\n(S'touch opened'\ntR.")
+  const sources = [...others, { name: 'pages', path: 'small:pages.jsonl' }]
+  const run = await startRun(system, 'pickled', { ...rest, corpus: { ...shared, sources, topics: { classifier: { engine: 'encoder', model: 'small:pickled', languages: { zh: { engine: 'fasttext' } } } } } })
+  const park = await parkOf(run, 'train-topic-classifier/en')
+  expect(park.message).toContain('encoder pickled: there is no model.safetensors; pytorch_model.bin is a format that can hold code and is not opened')
+  await run.cancel()
+  await run.result().catch(() => undefined)
   await nothingLeft(system.storeDir)
 })

@@ -1,4 +1,4 @@
-/** `npm run judge:topics -- --train FILE --heldout FOLDER [--json FILE] [--seed N]`: see judge_topics.py. */
+/** `npm run judge:topics -- --train FILE --heldout FOLDER [--json FILE] [--seed N] [--encoder FOLDER [--settings JSON]]`: see judge_topics.py. */
 import { spawnSync } from 'node:child_process'
 import { join } from 'node:path'
 import { loadConfig } from '@cpt/activities/config'

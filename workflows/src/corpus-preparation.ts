@@ -3,7 +3,7 @@ import type { ControlActivities, ResolvedRun } from '@cpt/contracts/activities'
 import type { ArtifactRef } from '@cpt/contracts/artifact'
 import type { CorpusPreparationResult, PreparedCorpus } from '@cpt/contracts/committed-corpus'
 import type { StratumCount } from '@cpt/contracts/count-strata'
-import { CorpusPreparationInput, isTokens, type CptRunInput, type CptRunSpec, type DataStage } from '@cpt/contracts/cpt-run'
+import { CorpusPreparationInput, encoderOf, isTokens, type ClassifierSpec, type CptRunInput, type CptRunSpec, type DataStage } from '@cpt/contracts/cpt-run'
 import { Placeholders, type FindPersonalDataResult } from '@cpt/contracts/find-personal-data'
 import { FieldMapping } from '@cpt/contracts/ingest'
 import { qualityScores, qualityTaxonomy } from '@cpt/contracts/score-quality'
@@ -50,7 +50,7 @@ export interface SyntheticCorpus {
 }
 
 /** From raw sources to token shards with topics and perplexities, and frozen validation sets. */
-export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base, tokenizer, scorer = base, parameters, scorerParameters = parameters }: ResolvedRun): Promise<PreparedCorpus> => {
+export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base, tokenizer, scorer = base, parameters, scorerParameters = parameters, encoders }: ResolvedRun): Promise<PreparedCorpus> => {
   const { data, scoring } = spec.placement
   const { corpus } = await run.stage('ingest', 'ingest', {
     sources: spec.corpus.sources.flatMap((source) => textFilesOf(source, sources)),
@@ -67,7 +67,7 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
   const clean = off.has('decontaminate') ? leftOut(run, 'decontaminate') : await run.stage('decontaminate', 'decontaminate', {
     corpus, drops: dropsOf(filtered, deduplicated), benchmarks: benchmarks.map((b) => ({ name: b.name, items: b.items })), ...spec.corpus.decontaminate,
   }, { placement: data, note: kept })
-  const good = await goodEnough(run, spec, corpus, dropsOf(filtered, deduplicated, clean))
+  const good = await goodEnough(run, { spec, encoders }, corpus, dropsOf(filtered, deduplicated, clean))
   const drops = dropsOf(filtered, deduplicated, clean, good)
 
   const { placeholders, ...searched } = spec.corpus.personalData ?? {}
@@ -81,6 +81,7 @@ export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base,
     language,
     await run.stage(`train-topic-classifier/${language}`, 'trainTopicClassifier', {
       corpus, drops, ...(spec.corpus.topics.label?.languages.includes(language) === true ? labels : {}), language, taxonomy, topics: [...topics], kinds: spec.corpus.topics.kinds, seed: spec.seed,
+      ...fineTuned(spec.corpus.topics.classifier, language, encoders),
     }, { placement: data, note: (r) => `accuracy ${r.accuracy.toFixed(2)} on ${r.numTest} held-out documents` }),
   ] as const))
   const classified = trained === null ? leftOut(run, 'classify-topics') : await run.stage('classify-topics', 'classifyTopics', {
@@ -169,7 +170,7 @@ const labelSample = async (run: Run, spec: ResolvedRun['spec'], corpus: Artifact
 }
 
 /** With what scores too low dropped as well, where the input asks for that. */
-const goodEnough = async (run: Run, spec: ResolvedRun['spec'], corpus: ArtifactRef, drops: ArtifactRef[]): Promise<{ verdicts: ArtifactRef } | null> => {
+const goodEnough = async (run: Run, { spec, encoders }: Pick<ResolvedRun, 'spec' | 'encoders'>, corpus: ArtifactRef, drops: ArtifactRef[]): Promise<{ verdicts: ArtifactRef } | null> => {
   const { quality, topics: { kinds: webKinds } } = spec.corpus
   if (quality === undefined) return null
   const { languages, kinds = webKinds, label } = quality
@@ -180,12 +181,22 @@ const goodEnough = async (run: Run, spec: ResolvedRun['spec'], corpus: ArtifactR
   }, { placement: data, note: (r) => `${r.counts.labelled} of ${r.counts.sampled} documents labelled, ${r.counts.promptTokens + r.counts.completionTokens} tokens` }).then((r) => ({ labels: r.labels }))
   const trained = await Promise.all(languages.map(async (language) => [
     language,
-    await run.stage(`train-topic-classifier/quality-${language}`, 'trainTopicClassifier', { corpus, drops, ...labels, language, taxonomy: qualityTaxonomy, topics, kinds, seed: spec.seed },
+    await run.stage(`train-topic-classifier/quality-${language}`, 'trainTopicClassifier', { corpus, drops, ...labels, language, taxonomy: qualityTaxonomy, topics, kinds, seed: spec.seed, ...fineTuned(quality.classifier, language, encoders) },
       { placement: data, note: (r) => `accuracy ${r.accuracy.toFixed(2)} on ${r.numTest} held-out documents` }),
   ] as const))
   return await run.stage('score-quality', 'scoreQuality', {
     corpus, drops, scorers: Object.fromEntries(trained.map(([language, t]) => [language, t.classifier])), kinds, ...(quality.minScore === undefined ? {} : { minScore: quality.minScore }),
   }, { placement: data, note: kept })
+}
+
+/** The encoder that is to learn a language's labels, where the input names one. */
+const fineTuned = (classifier: ClassifierSpec | undefined, language: string, encoders: ResolvedRun['encoders']) => {
+  const encoder = encoderOf(classifier, language)
+  if (encoder === null) return {}
+  const { engine: _engine, model, ...settings } = encoder
+  const found = encoders?.[model]
+  if (found === undefined) throw new TypeError(`resolve-input found every encoder, but not ${model}`)
+  return { encoder: { model: found, ...withoutGaps(settings) } }
 }
 
 const withoutGaps = <T extends object>(fields: T): T => Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined)) as T

@@ -101,7 +101,7 @@ const classifiers = (view: View): Html => {
     if (r === null) return absent(view, key, 'classifier')
     const se = Math.sqrt((r.accuracy * (1 - r.accuracy)) / Math.max(1, r.numTest))
     const low = r.confidence === undefined ? null : sum(r.confidence.filter((c) => c.from + 1e-9 < view.request.spec.corpus.topics.minProbability).map((c) => c.docs)) / Math.max(1, r.numTest)
-    return h`<p><strong>${groupTitle(key.slice(key.indexOf('/') + 1))}</strong> (${r.taxonomy}): right on ${percent(r.accuracy)} ± ${percent(se)} of ${plural(r.numTest, 'held-out page')}${r.macroF1 === undefined ? '' : h`, mean F1 of its topics ${fixed(r.macroF1, 2)}`}, trained on ${count(r.numTrain)}.${r.othersRatio === undefined ? '' : h` Of them ${percent(r.othersRatio)} are taken for “Others”${low === null ? '' : h`; ${percent(low)} are below the least probability, which makes them “Others” too`}.`}</p>
+    return h`<p><strong>${groupTitle(key.slice(key.indexOf('/') + 1))}</strong> (${r.taxonomy}): right on ${percent(r.accuracy)} ± ${percent(se)} of ${plural(r.numTest, 'held-out page')}${r.macroF1 === undefined ? '' : h`, mean F1 of its topics ${fixed(r.macroF1, 2)}`}, trained on ${count(r.numTrain)}${r.encoder === undefined ? '' : h`; an encoder of ${plural(r.encoder.parameters, 'parameter')}, fine-tuned for ${plural(r.encoder.epochs, 'epoch')}`}.${r.othersRatio === undefined ? '' : h` Of them ${percent(r.othersRatio)} are taken for “Others”${low === null ? '' : h`; ${percent(low)} are below the least probability, which makes them “Others” too`}.`}</p>
 ${details('Precision and recall by topic', perTopic(r.perClass))}
 ${r.confusion === undefined ? '' : details('What is taken for what', confusion(r.perClass.map((c) => c.topic), r.confusion))}`
   })}`
