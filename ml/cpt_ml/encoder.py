@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -27,9 +29,11 @@ from cpt_ml.encoder_folder import (
     read_tokenizer,
     refusal,
 )
+from cpt_ml.errors import BadRequest
 from cpt_ml.store import Json
 from cpt_ml.topic_classifier import Tick
 
+TokenIds = npt.NDArray[np.int32]
 CHARS_PER_TOKEN = 8  # of a text as many are looked at for each token; most tokens have fewer
 BATCH_TOKENS = 8192  # padding included: one number everywhere, since probabilities are results
 
@@ -52,7 +56,7 @@ class Encoder:
         config = checked_config(folder)
         tokenizer = read_tokenizer(folder, config.get("vocab_size", 0))
         tokenizer.no_padding()
-        tokenizer.enable_truncation(max_length=max(4, min(max_tokens, positions_of(config))))
+        tokenizer.enable_truncation(max_length=min(max_tokens, positions_of(config)))
         labels = {"id2label": dict(enumerate(topics)), "label2id": {t: i for i, t in enumerate(topics)}}
         model = _load(folder, {**config, **labels}, new_head=True)
         return Encoder(model.to(device), tokenizer, topics, device)
@@ -75,17 +79,19 @@ class Encoder:
     def parameters(self) -> int:
         return sum(p.numel() for p in self.model.parameters())
 
-    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+    def encode(self, texts: Sequence[str]) -> list[TokenIds]:
         """Token ids of each text, at most max_tokens of them; a character that is no character is left out."""
         cut = [text[: CHARS_PER_TOKEN * self.max_tokens] for text in texts]
         clean = [text.encode("utf-8", "ignore").decode() for text in cut]
-        return [found.ids for found in self.tokenizer.encode_batch(clean)]
+        return [np.array(found.ids, dtype=np.int32) for found in self.tokenizer.encode_batch(clean)]
 
-    def logits(self, rows: Sequence[Sequence[int]]) -> Tensor:
+    def logits(self, rows: Sequence[TokenIds]) -> Tensor:
         """Scores in float32 of shape (B, C); padding is not seen."""
-        width = max(map(len, rows))
-        ids_BT = torch.tensor([[*row, *[self._padding] * (width - len(row))] for row in rows])
-        there_BT = torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows])
+        ids_BT = torch.full((len(rows), max(map(len, rows))), self._padding, dtype=torch.int64)
+        there_BT = torch.zeros_like(ids_BT)
+        for i, row in enumerate(rows):
+            ids_BT[i, : len(row)] = torch.from_numpy(row)
+            there_BT[i, : len(row)] = 1
         on_gpu = self.device == "cuda"
         with torch.autocast("cuda", torch.bfloat16) if on_gpu else contextlib.nullcontext():
             found = self.model(input_ids=ids_BT.to(self.device), attention_mask=there_BT.to(self.device))
@@ -128,10 +134,8 @@ def length_batches(lengths: Sequence[int]) -> Iterator[list[int]]:
 def _load(folder: Path, config: Json, *, new_head: bool) -> Any:
     """The model on the CPU in float32. Only what was checked lies in the folder that transformers opens."""
     import transformers  # noqa: PLC0415
-    from safetensors import SafetensorError  # noqa: PLC0415
     from transformers import AutoConfig, AutoModelForSequenceClassification  # noqa: PLC0415
 
-    unusable = (ValueError, TypeError, KeyError, OSError, RuntimeError, AttributeError, ImportError, SafetensorError)
     quiet: Any = transformers.logging
     quiet.set_verbosity_error()
     quiet.disable_progress_bar()
@@ -149,7 +153,9 @@ def _load(folder: Path, config: Json, *, new_head: bool) -> Any:
                 clean, config=parsed, dtype=torch.float32, attn_implementation="eager", use_safetensors=True,
                 ignore_mismatched_sizes=True, output_loading_info=True, **options,
             )  # fmt: skip
-        except unusable as e:
+        except (BadRequest, MemoryError):
+            raise
+        except Exception as e:  # a config of any kind fails anywhere in a model's code
             raise refusal(folder, f"transformers cannot open it: {str(e)[:500]}") from None
     finally:
         shutil.rmtree(clean)

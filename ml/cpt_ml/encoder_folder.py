@@ -21,6 +21,9 @@ MODEL_TYPES = ("albert", "bert", "camembert", "deberta-v2", "distilbert", "elect
 # their positions begin after the padding's
 OFFSET_POSITIONS = ("camembert", "mpnet", "roberta", "xlm-roberta")
 MAX_LAYERS = 200
+MAX_SIZE = 100_000_000
+MIN_POSITIONS = 16
+MAX_TOKENIZER_BYTES = 200 << 20
 MAX_CONFIG_BYTES = 1 << 20
 MAX_HEADER_BYTES = 100 << 20
 HEAD_SHARE = 0.1  # of the weights may be missing: a pooler and a head that are trained anew
@@ -35,13 +38,20 @@ def checked_config(folder: Path) -> Json:
     """
     config = _json(folder / "config.json", MAX_CONFIG_BYTES)
     if "auto_map" in config:
-        raise refusal(
-            folder, f"config.json wants code of its own (auto_map: {sorted(config['auto_map'])}), which is not run"
-        )
+        wanted = str(config["auto_map"])[:200]
+        raise refusal(folder, f"config.json wants code of its own (auto_map: {wanted}), which is not run")
     if config.get("model_type") not in MODEL_TYPES:
         raise refusal(folder, f"model_type is {config.get('model_type')!r}, expected one of {', '.join(MODEL_TYPES)}")
     if config.get("quantization_config"):
         raise refusal(folder, "its weights are quantized, expected float32, float16 or bfloat16")
+    for name, least in (("vocab_size", 1), ("max_position_embeddings", MIN_POSITIONS), ("pad_token_id", 0)):
+        value = config.get(name)
+        if not (isinstance(value, int) and least <= value <= MAX_SIZE) and (value is not None or name == "vocab_size"):
+            raise refusal(folder, f"config.json has {name} {str(value)[:80]!r}, expected {least} to {MAX_SIZE}")
+    if (config.get("pad_token_id") or 0) >= config["vocab_size"]:
+        raise refusal(
+            folder, f"config.json pads with id {config['pad_token_id']}, and has {config['vocab_size']} words"
+        )
     unwanted = ("custom_pipelines", "transformers_weights", "torch_dtype", "dtype", "_name_or_path", "num_labels",
                 "id2label", "label2id", "problem_type")  # fmt: skip
     return {k: v for k, v in config.items() if k not in unwanted and not k.startswith("_attn")}
@@ -95,10 +105,14 @@ def read_tokenizer(folder: Path, vocabulary: int) -> Any:
             folder, "there is no tokenizer.json. Save it with AutoTokenizer's save_pretrained of transformers"
         )
     try:
+        if path.stat().st_size > MAX_TOKENIZER_BYTES:
+            raise ValueError(f"{path.stat().st_size} bytes")
         tokenizer: Any = Tokenizer.from_file(str(path))
+        # what stands around every text need not be in the vocabulary
+        around = tokenizer.encode("").ids
     except Exception as e:  # the library has no class of its own for it
         raise refusal(folder, f"tokenizer.json cannot be read: {e}") from None
-    highest = max(tokenizer.get_vocab(with_added_tokens=True).values(), default=-1)
+    highest = max([*tokenizer.get_vocab(with_added_tokens=True).values(), *around], default=-1)
     if highest >= vocabulary:
         raise refusal(
             folder, f"tokenizer.json has id {highest}, and config.json a vocabulary of {vocabulary}: not a pair"
@@ -108,10 +122,8 @@ def read_tokenizer(folder: Path, vocabulary: int) -> Any:
 
 def positions_of(config: Json) -> int:
     """How many tokens a text may have."""
-    positions = config.get("max_position_embeddings", 512)
-    if config["model_type"] in OFFSET_POSITIONS:
-        positions -= 1 + (config.get("pad_token_id") or 1)
-    return int(positions)
+    positions: int = config.get("max_position_embeddings") or 512
+    return positions - 2 if config["model_type"] in OFFSET_POSITIONS else positions
 
 
 def refusal(folder: Path, why: str) -> BadRequest:

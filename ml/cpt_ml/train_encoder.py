@@ -15,7 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from cpt_ml.encoder import CHARS_PER_TOKEN, Encoder
+from cpt_ml.encoder import CHARS_PER_TOKEN, Encoder, TokenIds
 from cpt_ml.errors import BadData, Diverged
 from cpt_ml.hash_share import share_of
 from cpt_ml.job import Job
@@ -27,6 +27,7 @@ WEIGHT_DECAY = 0.01
 CLIP_NORM = 1.0
 WATCHED_SHARE = 0.1  # of what is trained on, set aside to tell when to stop
 PROBE_STEPS = 3
+DOCS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,10 @@ def fine_tuned(
     job.beat("train-topic-classifier: opening the encoder")
     folder = job.store.folder(settings.model)
     encoder = Encoder.untrained(folder, topics, settings.max_tokens, job.threads, seed)
-    rows = [_nonempty(ids) for ids in encoder.encode([d.text for d in docs])]
+    rows: list[TokenIds] = []
+    for first in range(0, len(docs), DOCS_AT_ONCE):
+        job.beat("train-topic-classifier: cutting into tokens", first, len(docs), "documents")
+        rows += map(_nonempty, encoder.encode([d.text for d in docs[first : first + DOCS_AT_ONCE]]))
     watched = [i for i, d in enumerate(docs) if settings.patience and share_of(seed + 1, d.id) < WATCHED_SHARE]
     trained = sorted({*range(len(docs))} - {*watched})
     if not trained or (settings.patience and not watched):
@@ -116,16 +120,16 @@ def fine_tuned(
     return encoder, {"parameters": encoder.parameters, "epochs": done, "tokens": training.tokens}
 
 
-def _nonempty(ids: list[int]) -> list[int]:
+def _nonempty(ids: TokenIds) -> TokenIds:
     """A text without a token is one of padding: its label counts all the same."""
-    return ids or [0]
+    return ids if len(ids) else np.zeros(1, dtype=np.int32)
 
 
 class Training:
     """The optimizer of an encoder, its schedule and its beats."""
 
     def __init__(  # noqa: PLR0917
-        self, job: Job, encoder: Encoder, settings: EncoderSettings, rows: list[list[int]], topics: list[int], docs: int
+        self, job: Job, encoder: Encoder, settings: EncoderSettings, rows: list[TokenIds], topics: list[int], docs: int
     ) -> None:
         self._job, self._encoder, self._settings = job, encoder, settings
         self._rows, self._topics = rows, topics

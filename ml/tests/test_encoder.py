@@ -288,6 +288,13 @@ def lose_a_layer(weights: dict[str, torch.Tensor]) -> None:
     del weights["encoder.layer.1.attention.self.query.weight"]
 
 
+def alien_marks(folder: Path) -> None:
+    path = folder / "tokenizer.json"
+    tokenizer = json.loads(path.read_bytes())
+    tokenizer["post_processor"]["special_tokens"]["[CLS]"]["ids"] = [999_999]
+    path.write_text(json.dumps(tokenizer))
+
+
 def index_of_elsewhere(folder: Path) -> None:
     for number in (1, 2):
         shutil.copy(folder / "model.safetensors", folder / f"model-0000{number}-of-00002.safetensors")
@@ -307,7 +314,7 @@ HOSTILE: dict[str, tuple[Spoil, str]] = {
     "a config that is none": (overwrite("config.json", "[]"), "config.json cannot be read"),
     "code of its own": (
         edit_config(auto_map={"AutoModelForSequenceClassification": "evil.Model"}),
-        r"wants code of its own \(auto_map: \['AutoModelForSequenceClassification'\]\), which is not run",
+        r"wants code of its own \(auto_map: {'AutoModelForSequenceClassification': 'evil.Model'}\), which is not run",
     ),
     "a model that is no encoder": (
         edit_config(model_type="llama"),
@@ -318,9 +325,15 @@ HOSTILE: dict[str, tuple[Spoil, str]] = {
     "another width than its weights": (edit_config(hidden_size=64), "weights do not fit its config.json|not a pair"),
     "more words than its weights": (edit_config(vocab_size=2100), "1 weights do not fit|not a pair"),
     "fewer words than its tokenizer": (edit_config(vocab_size=100), "id 1999, and config.json a vocabulary of 100"),
-    "a size that no memory holds": (edit_config(hidden_size=1 << 20, vocab_size=1 << 30), "not a pair"),
+    "a size that no memory holds": (edit_config(hidden_size=1 << 20, vocab_size=1 << 26), "not a pair"),
     "layers without end": (edit_config(num_hidden_layers=10**9), "1000000000 layers, expected 1 to 200"),
     "heads that do not divide": (edit_config(num_attention_heads=7), "transformers cannot open it"),
+    "a width in words": (edit_config(hidden_size="many"), "transformers cannot open it"),
+    "a width beyond all numbers": (edit_config(hidden_size=10**40), "transformers cannot open it|not a pair"),
+    "a vocabulary in words": (edit_config(vocab_size="2000"), "vocab_size '2000', expected 1 to"),
+    "no room for a text": (edit_config(max_position_embeddings=2), "max_position_embeddings '2', expected 16 to"),
+    "padding that is no word": (edit_config(pad_token_id=99_999), "pads with id 99999, and has 2000 words"),
+    "marks that are no words": (alien_marks, "tokenizer.json has id 999999"),
     "a layer without weights": (
         edit_weights(lose_a_layer),
         "1 weights do not fit its config.json: .*layer.1.attention.self.query.weight is missing",
