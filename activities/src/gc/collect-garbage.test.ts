@@ -179,6 +179,24 @@ describe.each(Object.entries(places))('gc on %s', (_kind, open) => {
     expect(await store.list('corpora/')).toHaveLength(2)
   })
 
+  test('keeps the digest of an object in a bucket while a run, a pin or a kept result names it', async () => {
+    const note = async (name: string) => await store.putIfAbsent(`digests/${sha256(`place of ${name}`)}.json`, bytes(JSON.stringify({ sha256: sha256(name), object: `lake/${name}` })))
+    for (const name of ['of the run', 'of the pin', 'of the result', 'of nobody', 'of nobody either']) await note(name)
+    await store.putIfAbsent(`digests/${sha256('torn')}.json`, bytes('{'))
+    await commit('corpus', { request: { sources: [{ file: { uri: 'lake:a', sha256: sha256('of the result'), bytes: 1 } }] } })
+    await pin(store, 'best', { what: 'cpt/best', fingerprints: [sha256('of the pin')], decisions: [], reason: '', by: '', at: '' })
+    const runs: GcPlace['runs'] = () => Promise.resolve(marksIn(`${fingerprint('corpus')} ${sha256('of the run')}`))
+    expect((await gc({ runs })).swept).toEqual([])
+    age()
+    expect(counts(await gc({ runs }))).toEqual({ 'digests of objects': 3 })
+    const left = ['of the run', 'of the pin', 'of the result'].map((name) => `digests/${sha256(`place of ${name}`)}.json`)
+    expect(await store.list('digests/')).toEqual(left.sort())
+    // asked for while it is swept, it stays
+    let asked = 0
+    expect((await gc({ runs: () => Promise.resolve(asked++ === 0 ? noMarks() : marksIn(sha256('of the run'))) })).saved).toBeGreaterThan(0)
+    expect(await store.list('digests/')).toContain(`digests/${sha256('place of of the run')}.json`)
+  })
+
   test('removes nothing when a committed corpus cannot be read', async () => {
     await commit('nobody’s')
     await store.putIfAbsent('corpora/web/000001.json', bytes('{}'))

@@ -37,6 +37,8 @@ export interface Holding {
 export interface Inventory {
   holdings: Map<string, Holding>
   decisions: Map<string, StoreEntry[]>
+  /** Digests of objects in buckets, remembered so that an object is read for it once; null: of an unreadable note. */
+  digests: (StoreEntry & { sha256: string | null })[]
   /** Writes that were never finished. */
   drafts: StoreEntry[]
   askers: { path: string; jobs: string[]; bytes: number; changedAtMs: number }[]
@@ -49,7 +51,7 @@ const isDraft = ({ key }: StoreEntry): boolean => key.split('/').at(-1)?.startsW
 
 /** Lists what lies in the store, in the folder of jobs and in the cache, as it stands now. */
 export const takeInventory = async (store: ArtifactStore, { workDir, cacheDir }: { workDir: string; cacheDir: string }): Promise<Inventory> => {
-  const inventory: Inventory = { holdings: new Map(), decisions: new Map(), drafts: [], askers: [], cached: await filesUnder(cacheDir), unreadable: [] }
+  const inventory: Inventory = { holdings: new Map(), decisions: new Map(), digests: [], drafts: [], askers: [], cached: await filesUnder(cacheDir), unreadable: [] }
   const holdingOf = (fingerprint: string): Holding => {
     const held = inventory.holdings.get(fingerprint) ?? { record: null, checkpoints: [], data: [], ranges: [], claims: [], jobs: [] }
     inventory.holdings.set(fingerprint, held)
@@ -70,6 +72,10 @@ export const takeInventory = async (store: ArtifactStore, { workDir, cacheDir }:
     if (isDraft(entry)) inventory.drafts.push(entry)
     else inventory.decisions.set(folder, [...(inventory.decisions.get(folder) ?? []), entry])
   }
+  for (const entry of await store.entries('digests/')) {
+    if (isDraft(entry)) inventory.drafts.push(entry)
+    else inventory.digests.push({ ...entry, sha256: digestIn(await store.get(entry.key)) })
+  }
   for (const [fingerprint, jobs] of await jobsUnder(workDir)) holdingOf(fingerprint).jobs = jobs
   inventory.askers = await askersUnder(workDir)
   // records last: whatever is committed while we look has its record here
@@ -88,6 +94,8 @@ export const takeInventory = async (store: ArtifactStore, { workDir, cacheDir }:
   }))
   return inventory
 }
+
+const digestIn = (note: Uint8Array | null): string | null => /"sha256":"([0-9a-f]{64})"/.exec(Buffer.from(note ?? []).toString('utf8'))?.[1] ?? null
 
 /** Attempts by fingerprint, from `jobs/<fp[0:2]>/<fp>/<range>/<attempt>/`. */
 export const jobsUnder = async (workDir: string): Promise<Map<string, JobEntry[]>> => {

@@ -2,10 +2,10 @@ import { z } from 'zod'
 import type { CommitRecord } from '@cpt/contracts/artifact'
 import { parentsOf } from '../identity.ts'
 import type { Holding, Inventory } from './inventory.ts'
-import type { Marks } from './marks.ts'
+import { marksIn, type Marks } from './marks.ts'
 
 /** What is swept, as the table of `cpt gc` names it. */
-export const sweptKinds = ['results', 'unfinished work', 'left beside results', 'folders of ended jobs', 'decisions', 'askers', 'unfinished writes', 'cached copies'] as const
+export const sweptKinds = ['results', 'unfinished work', 'left beside results', 'folders of ended jobs', 'decisions', 'askers', 'unfinished writes', 'cached copies', 'digests of objects'] as const
 export type SweptKind = (typeof sweptKinds)[number]
 
 /** One thing to sweep, in the order in which its parts are removed. */
@@ -64,6 +64,9 @@ export const planSweep = (inventory: Inventory, marks: Marks, live: Marks, oldes
     if (isOld(copy) && (of === null || !kept.has(of))) items.push(item('cached copies', of, { paths: [copy] }))
   }
   const results = [...kept].flatMap((f) => recordOf(f) ?? [])
+  // a run that begins again looks its sources up by these: they stay while a run, pin, report or kept result names the source
+  const named = new Set([...marks.fingerprints, ...live.fingerprints, ...results.flatMap((r) => [...marksIn(JSON.stringify(r.request)).fingerprints])])
+  for (const digest of inventory.digests) if (isOld(digest) && (digest.sha256 === null || !named.has(digest.sha256))) items.push(item('digests of objects', digest.sha256, { keys: [digest] }))
   return { items, kept: { count: results.length, bytes: results.reduce((sum, r) => sum + r.files.reduce((s, file) => s + file.bytes, 0), 0) } }
 }
 
