@@ -11,6 +11,7 @@ import { unresolvableInputs } from '../../test/fixtures/bad-inputs.ts'
 import { openStore } from './artifact-store/open-store.ts'
 import { loadConfig } from './config.ts'
 import { commitCorpus } from './corpora.ts'
+import { sha256 } from './identity.ts'
 import { mergeDeep, resolveInput } from './resolve-input.ts'
 import { resolveSweep } from './resolve-sweep.ts'
 
@@ -176,6 +177,25 @@ describe('a preset or base model of one’s own', () => {
     const bare = { name: 'bare', path: 'samples:tokens', format: 'megatron' as const }
     expect((await problemsOf(resolve(withTokens(bare, { name: 'text', path: 'samples:x.jsonl', tokenizer })))).map((p) => p.path)).toEqual(['corpus.sources.1.tokenizer', 'corpus.sources.1.language', 'corpus.sources.1.kind', 'corpus.sources.2.tokenizer'])
     expect(await problemsOf(resolve({ ...withTokens(), corpus: { sources: [pile] } }))).toMatchObject([{ path: 'corpus.sources', expected: expect.stringContaining('a source of text beside the tokens') as unknown }])
+  })
+  test('an n-gram model is one file over the pieces of the base, and any other scorer a folder with its tokenizer', async () => {
+    await writePreset({})
+    await writeFile(join(samples, 'ngrams.arpa'), '\\data\\')
+    await cp(join(samples, 'base'), join(samples, 'other'), { recursive: true })
+    await writeFile(join(samples, 'other/tokenizer.json'), '{}')
+    const scoring = (given: NonNullable<NonNullable<CptRunInput['corpus']>['scoring']>): CptRunInput => ({ ...small, corpus: { ...small.corpus, scoring: given } })
+    const kenlm = await resolve(scoring({ engine: 'kenlm', model: 'samples:ngrams.arpa' }))
+    expect(kenlm.scorer).toEqual({ uri: 'samples:ngrams.arpa', sha256: sha256('\\data\\'), bytes: 6 })
+    expect(kenlm.scorerParameters).toBeUndefined()
+    const smaller = await resolve(scoring({ model: 'samples:base' }))
+    expect(smaller.scorer?.uri).toBe('samples:base/')
+    expect(smaller.scorerParameters).toBe(smaller.parameters)
+
+    expect(await problemsOf(resolve(scoring({ engine: 'kenlm' })))).toMatchObject([{ path: 'corpus.scoring.model', expected: expect.stringContaining('.arpa or binary file of a KenLM model') as unknown, got: 'nothing' }])
+    expect(await problemsOf(resolve(scoring({ engine: 'kenlm', model: 'samples:missing.arpa' })))).toMatchObject([{ path: 'corpus.scoring.model', got: expect.stringContaining('samples:missing.arpa: no such file') as unknown }])
+    expect(await problemsOf(resolve(scoring({ engine: 'kenlm', model: 'samples:base' })))).toMatchObject([{ path: 'corpus.scoring.model', expected: 'one file: the .arpa or binary file of a KenLM model', got: 'samples:base, a folder' }])
+    expect(await problemsOf(resolve(scoring({ model: 'samples:ngrams.arpa' })))).toMatchObject([{ path: 'corpus.scoring.model', got: expect.stringContaining('samples:ngrams.arpa/tokenizer.json: no such file') as unknown }])
+    expect(await problemsOf(resolve(scoring({ model: 'samples:other' })))).toMatchObject([{ path: 'corpus.scoring.model', expected: expect.stringContaining("a model with the base's tokenizer") as unknown, got: `one with sha256 ${sha256('{}')}` }])
   })
   test('an alias stands for the newest committed corpus, as its files were then, in a run and in a sweep', async () => {
     await writePreset({})

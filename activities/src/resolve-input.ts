@@ -81,6 +81,7 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
   const encoders = await findEncoders(spec, find)
   const { model: own, engine } = spec.corpus.scoring
   if (engine === 'kenlm' && own === undefined) problems.push({ path: 'corpus.scoring.model', expected: 'the .arpa or binary file of a KenLM model over the pieces of the base\'s tokenizer', got: 'nothing' })
+  if (engine === 'kenlm' && own !== undefined && (await store.filesUnder(own).catch(() => null)) !== null) problems.push({ path: 'corpus.scoring.model', expected: 'one file: the .arpa or binary file of a KenLM model', got: `${own}, a folder` })
   const scorer = own === undefined ? null : await find('corpus.scoring.model', engine === 'kenlm' ? own : folder(own))
   const itsTokenizer = own === undefined || engine === 'kenlm' ? null : await find('corpus.scoring.model', `${folder(own)}tokenizer.json`)
   spec.corpus.sources.forEach((source, i) => {

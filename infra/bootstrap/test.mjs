@@ -10,6 +10,7 @@ import { countPytest, countVitest, failuresOfPytest, failuresOfVitest, sum } fro
 import { provideStrace } from './debian-programs.mjs'
 import { home } from './home.mjs'
 import { checkNode } from './interpreters.mjs'
+import { provideKenlmPython } from './kenlm-environment.mjs'
 import { SetupError, say } from './progress.mjs'
 import { installPython, provideUv } from './python-environment.mjs'
 import { runCommand } from './run-command.mjs'
@@ -118,8 +119,24 @@ const runClusters = async () => {
   await vitest('clusters')
 }
 
+/** `npm run test:kenlm`: scoring by an n-gram model, in an environment that has the optional extra. */
+const runKenlm = async () => {
+  checkNode()
+  await installWorkspace()
+  await ready('Python environment', installPython())
+  await step('pytest', async () => {
+    const python = await provideKenlmPython()
+    const file = join(reports, 'pytest.xml')
+    const { code } = await runCommand(python, ['-m', 'pytest', `--junitxml=${file}`, 'tests/kenlm_cases.py'], { cwd: join(home, 'ml'), indent: '  pytest │ ' })
+    failures.push(...failuresOfPytest(file))
+    return countPytest(file, code)
+  })
+}
+
+const suites = { clusters: runClusters, kenlm: runKenlm }
+
 try {
-  await (process.argv[2] === 'clusters' ? runClusters() : runAll())
+  await (suites[process.argv[2]] ?? runAll)()
 } catch (error) {
   say(error instanceof SetupError ? `✗ ${error.message}\n  ${error.fix}` : String(error.stack))
   results.push({ name: 'set-up', passed: 0, failed: 1, skipped: 0, seconds: 0 })
