@@ -22,6 +22,7 @@ from cpt_ml.corpus import VERDICTS, Mask, count_values, keep_mask, read_table, w
 from cpt_ml.errors import BadRequest
 from cpt_ml.job import Job
 from cpt_ml.near_pairs import Documents, near_pairs
+from cpt_ml.process_memory import map_large_buffers
 from cpt_ml.signature_files import DIGESTS, SignatureSettings, check_signatures, write_signatures
 from cpt_ml.store import ArtifactRef, Json
 from cpt_ml.verdict_counts import verdict_counts
@@ -73,6 +74,7 @@ def run(job: Job) -> None:
     are not of this corpus, these drops and these settings.
     """
     request = parse(DedupRequest, job.request)
+    map_large_buffers()
     corpus = list(job.store.shards(request.corpus))
     drops = [list(job.store.shards(d)) for d in request.drops]
     judged = [keep_mask(path, [d[i] for d in drops]) for i, path in enumerate(corpus)]

@@ -35,6 +35,7 @@ from cpt_ml.durable_files import put_if_absent, replace_file
 from cpt_ml.errors import BadRequest, JobFailure, Orphaned, Paused, PeerFailed, Stopped, Superseded, TimeLimit
 from cpt_ml.failpoint import failpoint
 from cpt_ml.process_identity import process_identity
+from cpt_ml.process_memory import map_large_buffers, return_free_memory
 from cpt_ml.ranks import LEAVE_SECONDS, SETTLE_SECONDS, Ending, Ranks, fork_ranks, tell_ending
 from cpt_ml.store import Attempt, Json, Store, commit_key
 
@@ -185,16 +186,21 @@ class Job:
         if self.store.backend.exists(f"claims/{self.fingerprint[:2]}/{self.fingerprint}/{range_}/{newer}.json"):
             raise Superseded(f"{self.stage}: attempt {newer} exists, this one is {self.spec['attempt']}")
 
-    def map_units(self, work: Callable[[Unit, Attempt], Json]) -> None:
+    def map_units(self, work: Callable[[Unit, Attempt], Json], *, keeps_memory: bool = False) -> None:
         """Runs `work` on each unit and commits it; `work` returns {outputs: {kind: [shard, ...]}, counts}.
 
-        What all units say alike may stand under `alike`: the merged result has it once.
+        What all units say alike may stand under `alike`: the merged result has it once. What a unit frees goes back to
+        the system, unless `keeps_memory`: torch asks for the same sizes again and again.
         """
         units = self.units
+        if not keeps_memory:
+            map_large_buffers()
         for i, unit in enumerate(units):
             self.beat(self.stage, i, len(units), f"shard {unit.index}")
             attempt = self.attempt(unit.fingerprint)
             self.commit(attempt, work(unit, attempt))
+            if not keeps_memory:
+                return_free_memory()
             if i + 1 < len(units):
                 self.check_pause()
         self.beat(self.stage, len(units), len(units))

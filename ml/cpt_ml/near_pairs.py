@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from cpt_ml.corpus import read_table
 from cpt_ml.minhash import band_keys, band_rows
+from cpt_ml.process_memory import return_free_memory
 from cpt_ml.signature_files import SignatureSettings, least
 from cpt_ml.text_batches import text_batches
 from cpt_ml.word_columns import Texts, distinct, gram_column, word_column
@@ -120,6 +121,7 @@ class GramSets:
                 grams.hashes.tofile(file)
                 written += len(grams.hashes)
                 done += len(texts)
+            return_free_memory()
         file.flush()
         self._hashes: Hashes = np.asarray(np.memmap(file, np.uint64, "r", shape=(written,))) if written else _NONE
 

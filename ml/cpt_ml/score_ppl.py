@@ -156,7 +156,7 @@ def run(job: Job) -> None:
         lost.add(result)
         return result
 
-    job.map_units(work)
+    job.map_units(work, keeps_memory=True)
     lost.check()
 
 

@@ -105,19 +105,17 @@ def tokenize_shard(
 
 
 def batches(path: Path) -> Iterator[pa.RecordBatch]:
-    """Text and language of a corpus shard, some MiB of text at a time."""
+    """Text and language of a corpus shard, some documents at a time."""
     with pq.ParquetFile(path) as file:
-        for group in range(file.num_row_groups):
-            table = file.read_row_group(group, columns=["text", "language"], use_threads=False).combine_chunks()
-            for batch in table.to_batches():
-                ends = np.cumsum(text_lengths(batch.column("text")))
-                at = 0
-                while at < batch.num_rows:
-                    before = int(ends[at - 1]) if at else 0
-                    fits = int(np.searchsorted(ends, before + BATCH_BYTES, side="right")) - at
-                    count = min(max(fits, 1), DOCS_PER_BATCH)
-                    yield batch.slice(at, count)
-                    at += count
+        # pages are read as they are needed: a whole row group of texts would be most of the job's memory
+        for batch in file.iter_batches(batch_size=DOCS_PER_BATCH, columns=["text", "language"], use_threads=False):
+            ends = np.cumsum(text_lengths(batch.column("text")))
+            at = 0
+            while at < batch.num_rows:
+                before = int(ends[at - 1]) if at else 0
+                count = max(int(np.searchsorted(ends, before + BATCH_BYTES, side="right")) - at, 1)
+                yield batch.slice(at, count)
+                at += count
 
 
 def _mask(keep: Mask) -> pa.Array:

@@ -38,7 +38,7 @@ const order = ['ingest', 'filter', 'dedup', 'decontaminate', 'topics', 'hold-out
 /** Stages whose growth is measured, by where their rows stand: a script called tokenize.py would hide Python's own module. */
 const growing: Readonly<Record<string, readonly string[]>> = {
   ingest: ['ingest'], filter: ['filter'], dedup: ['dedup-signatures', 'dedup'], decontaminate: ['decontaminate'], topics: ['classify-topics'],
-  'hold-out': ['hold-out'], tokens: ['tokenize'], 'count-strata': ['count-strata'],
+  'hold-out': ['hold-out'], tokens: ['tokenize'], perplexity: ['score-ppl'], 'count-strata': ['count-strata'],
 }
 
 const say = (text: string): void => void process.stdout.write(`${new Date().toISOString().slice(11, 19)} ${text}\n`)

@@ -25,6 +25,7 @@ from documents import request, source  # noqa: E402
 from enlarge import enlarged, sample_documents  # noqa: E402
 
 KINDS = ["web", "encyclopedia", "book", "qa", "paper", "math", "code"]
+SCORED = 32  # tokens a document: what the model costs grows with the tokens, and 30,000 whole documents take an hour
 TRAINED_ON = 3000  # documents, whatever the corpus: the classifiers are not what grows
 
 
@@ -53,10 +54,21 @@ def prepare(args: argparse.Namespace) -> None:
     made = {
         "topics": workbench.run("classify-topics", requests["classify-topics"])["topics"],
         "duplicates": workbench.run("dedup", requests["dedup"])["verdicts"],
-        "index": workbench.run("tokenize", requests["tokenize"])["index"],
+        **{k: v for k, v in workbench.run("tokenize", requests["tokenize"]).items() if k in {"tokens", "index"}},
     }
     requests["hold-out"] = request("hold-out", **of, topics=made["topics"], duplicates=made["duplicates"])
     requests["count-strata"] = request("count-strata", corpus=corpus, topics=made["topics"], index=made["index"])
+    for path in (home / "samples" / "base").iterdir():
+        workbench.put(f"base/{path.name}", path.read_bytes())
+    requests["score-ppl"] = request(
+        "score-ppl",
+        tokens=made["tokens"],
+        index=made["index"],
+        scorer=workbench.ref("base/"),
+        windowTokens=SCORED,
+        strideTokens=SCORED,
+        maxTokensPerDoc=SCORED,
+    )
     (args.work / "requests.json").write_text(json.dumps(requests))
 
 
