@@ -1,4 +1,4 @@
-import { cp, mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { cp, mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -226,15 +226,29 @@ describe('a preset or base model of one’s own', () => {
       expect((await problemsOf(resolve()))[0]).toMatchObject({ path: 'base.model', expected: 'safetensors weights' })
     }
   })
-  test('parameters are counted from the header alone, whatever follows it', async () => {
-    await writePreset({})
-    const header = Buffer.from(JSON.stringify({ __metadata__: { format: 'pt' }, a: { dtype: 'F32', shape: [3, 5], data_offsets: [0, 60] }, b: { dtype: 'F32', shape: [], data_offsets: [60, 64] } }))
-    const file = await open(join(samples, 'base/model.safetensors'), 'w')
+  const shard = async (name: string, entries: object) => {
+    const header = Buffer.from(JSON.stringify(entries))
     const length = Buffer.alloc(8)
     length.writeBigUInt64LE(BigInt(header.length))
-    await file.writeFile(Buffer.concat([length, header]))
-    await file.close()
+    await writeFile(join(samples, 'base', name), Buffer.concat([length, header]))
+  }
+  test('parameters are counted from the header alone, whatever follows it', async () => {
+    await writePreset({})
+    await shard('model.safetensors', { __metadata__: { format: 'pt' }, a: { dtype: 'F32', shape: [3, 5], data_offsets: [0, 60] }, b: { dtype: 'F32', shape: [], data_offsets: [60, 64] } })
     expect((await resolve()).parameters).toBe(16)
+  })
+  test('parameters of sharded weights are those of all files of the index, and a file that is missing or elsewhere is refused', async () => {
+    await writePreset({})
+    await rm(join(samples, 'base/model.safetensors'))
+    const files = ['model-00001-of-00002.safetensors', 'model-00002-of-00002.safetensors'] as const
+    const index = (second: string) => writeFile(join(samples, 'base/model.safetensors.index.json'), JSON.stringify({ metadata: { total_size: 1 }, weight_map: { a: files[0], b: files[0], c: second } }))
+    await index(files[1])
+    await shard(files[0], { a: { dtype: 'BF16', shape: [3, 5], data_offsets: [0, 30] }, b: { dtype: 'BF16', shape: [2], data_offsets: [30, 34] } })
+    expect((await problemsOf(resolve()))[0]).toMatchObject({ path: 'base.model', expected: 'safetensors weights' })
+    await shard(files[1], { c: { dtype: 'BF16', shape: [100, 10], data_offsets: [0, 2000] } })
+    expect((await resolve()).parameters).toBe(1017)
+    await index('../base/model-00002-of-00002.safetensors')
+    expect((await problemsOf(resolve()))[0]).toMatchObject({ path: 'base.model', expected: 'safetensors weights' })
   })
 })
 

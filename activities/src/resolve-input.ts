@@ -1,4 +1,4 @@
-import { open, readFile } from 'node:fs/promises'
+import { open, readFile, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path'
 import { ApplicationFailure } from '@temporalio/common'
 import type { ArtifactRef } from '@cpt/contracts/artifact'
@@ -90,7 +90,7 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
   if (problems.length > 0) throw invalidInput(problems)
   if (itsTokenizer !== null && itsTokenizer.sha256 !== tokenizer.sha256) throw invalidInput([{ path: 'corpus.scoring.model', expected: `a model with the base's tokenizer (sha256 ${tokenizer.sha256})`, got: `one with sha256 ${itsTokenizer.sha256}` }])
   const parameters = await countParameters(store, model)
-  if (parameters === null) throw invalidInput([{ path: 'base.model', expected: 'safetensors weights', got: `${model}model.safetensors, whose header cannot be read` }])
+  if (parameters === null) throw invalidInput([{ path: 'base.model', expected: 'safetensors weights', got: `${model}, of whose safetensors files one is missing or has a header that cannot be read` }])
   const scorerParameters = own === undefined || engine === 'kenlm' ? null : await countParameters(store, folder(own))
   const { name, number } = cited?.corpus ?? {}
   return { spec, sources, benchmarks, base, tokenizer, parameters, ...(encoders === null ? {} : { encoders }), ...(scorer === null ? {} : { scorer, ...(scorerParameters === null ? {} : { scorerParameters }) }), ...(name === undefined || number === undefined ? {} : { corpus: { name, number } }) }
@@ -179,14 +179,29 @@ const isObject = (v: unknown): v is Record<string, unknown> => typeof v === 'obj
 
 const Header = z.record(z.string(), z.object({ shape: z.array(z.int()).optional() }).loose())
 
-/** Parameters of a model folder, from the safetensors header alone: 0 where the weights lie in other files, null where it is broken. */
+const WeightIndex = z.object({ weight_map: z.record(z.string(), z.string().regex(/^[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors$/)) })
+
+/** Parameters of a model folder, from the safetensors headers alone: 0 where the weights lie in other files, null where one is broken. */
 const countParameters = async (store: Deps['store'], model: string): Promise<number | null> => {
-  const file = await store.localPath({ uri: `${model}model.safetensors` }).then((path) => open(path, 'r')).catch(() => null)
-  if (file === null) return 0
+  const opened = (name: string) => store.localPath({ uri: `${model}${name}` }).then((path) => open(path, 'r')).catch(() => null)
+  const single = await opened('model.safetensors')
+  if (single !== null) return await parametersIn(single)
+  const index = await opened('model.safetensors.index.json')
+  if (index === null) return 0
+  const shards = WeightIndex.safeParse(jsonIn(await index.readFile().finally(() => index.close())))
+  if (!shards.success) return null
+  const counts = await Promise.all([...new Set(Object.values(shards.data.weight_map))].map(async (name) => {
+    const file = await opened(name)
+    return file === null ? null : await parametersIn(file)
+  }))
+  return counts.reduce<number | null>((sum, n) => (sum === null || n === null ? null : sum + n), 0)
+}
+
+const parametersIn = async (file: FileHandle): Promise<number | null> => {
   try {
-    const { buffer: head } = await file.read(Buffer.alloc(8), 0, 8, 0)
+    const { buffer: head, bytesRead } = await file.read(Buffer.alloc(8), 0, 8, 0)
     const length = Number(head.readBigUInt64LE())
-    if (length > 100_000_000) return null
+    if (bytesRead < 8 || length > 100_000_000) return null
     const { buffer } = await file.read(Buffer.alloc(length), 0, length, 8)
     const header = Header.safeParse(jsonIn(buffer))
     if (!header.success) return null

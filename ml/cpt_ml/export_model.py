@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from cpt_ml import contract
 from cpt_ml.errors import StoreCorrupt
 from cpt_ml.job import Job
 from cpt_ml.store import ArtifactRef
-from cpt_ml.weights import copy_companions, read_weights, weight_files, weights_sha256
+from cpt_ml.weights import INDEX, copy_companions, count_parameters, weight_files, weights_sha256
 
 LOGIT_TOLERANCE = 1e-3  # two implementations in fp32; a wrong tensor is off by orders of magnitude more
 PROBE_TOKENS = 32
@@ -54,10 +55,9 @@ def run(job: Job) -> None:
     attempt = job.attempt()
     target = attempt.path("model/README.md").parent
     for path in weight_files(source):
-        (target / path.name).write_bytes(path.read_bytes())
-    index = source / "model.safetensors.index.json"
-    if index.is_file():
-        (target / index.name).write_bytes(index.read_bytes())
+        shutil.copyfile(path, target / path.name)
+    if (source / INDEX).is_file():
+        shutil.copyfile(source / INDEX, target / INDEX)
     copy_companions(source, target)
     digest = weights_sha256(target)
     lineage = {
@@ -68,7 +68,7 @@ def run(job: Job) -> None:
         "parents": job.request["lineage"],
     }
     (target / "lineage.json").write_text(json.dumps(lineage, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    parameters = sum(t.numel() for t in read_weights(target).values())
+    parameters = count_parameters(target)
     (target / "README.md").write_text(model_card(request, parameters, digest), encoding="utf-8")
     job.beat("verify")
     _verify(source, target, job.threads)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -24,7 +24,7 @@ from cpt_ml.cross_entropy import linear_cross_entropy
 from cpt_ml.document_attention import attend, document_mask, document_positions
 from cpt_ml.errors import BadRequest
 from cpt_ml.store import Json
-from cpt_ml.weights import read_weights
+from cpt_ml.weights import stored_weights
 
 # every layer, none, or every k-th
 ActivationCheckpointing = Literal["none", "full"] | int
@@ -306,12 +306,16 @@ def materialise(model: Llama, device: str | torch.device) -> None:
 def load_llama(folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu") -> Llama:
     """The model of a Hugging Face folder, its weights converted to `dtype`. Raises BadRequest if they do not fit."""
     model = Llama(LlamaConfig.read(folder))
-    load_weights(model, read_weights(folder), folder.name)
+    load_weights(model, stored_weights(folder), folder.name)
     return model.to(device=device, dtype=dtype)
 
 
-def load_weights(model: Llama, weights: dict[str, Any], source: str) -> None:
-    """Copies tensors into the model by name; a tied head may be absent. Raises BadRequest naming what does not fit."""
+def load_weights(model: Llama, weights: Mapping[str, Any], source: str) -> None:
+    """Copies tensors into the model by name, of a sharded one the rows that this process holds; a tied head may lack.
+
+    Tensors are in memory, or lie in files (weights.stored_weights), of which then those rows alone are read. Raises
+    BadRequest naming what does not fit.
+    """
     own = dict(model.named_parameters())  # a tied head is listed once, as the embedding
     given = {k: v for k, v in weights.items() if k in own or not (model.config.tied and k == "lm_head.weight")}
     shapes = {k: tuple(own[k].shape) for k in own}
