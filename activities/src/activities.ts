@@ -37,6 +37,7 @@ export const createStageActivities = (deps: Deps): StageActivities => ({
   countFunnel: runStage(deps, stages.countFunnel),
   synthesizeQa: runStage(deps, stages.synthesizeQa),
   sampleMixture: runStage(deps, stages.sampleMixture),
+  extendVocabulary: runStage(deps, stages.extendVocabulary),
   train: runStage(deps, stages.train),
   dryTrain: runStage(deps, stages.dryTrain),
   evaluatePerplexity: runStage(deps, stages.evaluatePerplexity),

@@ -77,7 +77,7 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
   const benchmarks = await Promise.all(spec.evaluation.benchmarks.map(async (b, i) => ({ name: b.name, items: await find(`evaluation.benchmarks.${i}.path`, b.path) })))
   const model = folder(spec.base.model)
   const base = await find('base.model', model)
-  const tokenizer = await find('base.model', `${model}tokenizer.json`)
+  const tokenizer = spec.base.tokenizer === undefined ? await find('base.model', `${model}tokenizer.json`) : await find('base.tokenizer', spec.base.tokenizer)
   const encoders = await findEncoders(spec, find)
   const { model: own, engine } = spec.corpus.scoring
   if (engine === 'kenlm' && own === undefined) problems.push({ path: 'corpus.scoring.model', expected: 'the .arpa or binary file of a KenLM model over the pieces of the base\'s tokenizer', got: 'nothing' })

@@ -37,6 +37,8 @@ export interface ResolvedRun {
   benchmarks: { name: string; items: ArtifactRef }[]
   base: ArtifactRef
   tokenizer: ArtifactRef
+  /** The base with the tokenizer of base.tokenizer, once it is made: what is trained, and scores. */
+  extended?: ArtifactRef | undefined
   /** What scores the corpus where that is not the base. */
   scorer?: ArtifactRef | undefined
   scorerParameters?: number | undefined

@@ -1,4 +1,5 @@
 import { z } from 'zod'
+import { VocabularyMethod } from './extend-vocabulary.ts'
 import { FilterRules } from './filter.ts'
 import { PersonalDataKind, Placeholders } from './find-personal-data.ts'
 import { EndOfDocument } from './import-tokens.ts'
@@ -220,7 +221,17 @@ export type GateSpec = z.infer<typeof GateSpec>
 
 const PlacementSpec = z.strictObject({ data: Placement, scoring: Placement, train: Placement, evaluate: Placement })
 const Plan = named(PlanStage, 20).min(1)
-const BaseSpec = z.strictObject({ model: InputPath, license: z.string().max(100) })
+/**
+ * `tokenizer`: a tokenizer.json that takes the place of the model's before anything is tokenized, scored or trained; rows of new
+ * tokens are made by `vocabularyMethod` (absent: subword-mean), their number is padded to a multiple of `vocabularyMultipleOf`.
+ */
+const BaseSpec = z.strictObject({
+  model: InputPath,
+  license: z.string().max(100),
+  tokenizer: InputPath.optional(),
+  vocabularyMethod: VocabularyMethod.optional(),
+  vocabularyMultipleOf: z.int().min(1).max(4096).optional(),
+})
 
 /** Tokens that all rounds of a plan train. */
 export const plannedTokens = ({ plan, training: { globalBatchTokens } }: { plan: readonly PlanStage[]; training: { globalBatchTokens: number } }): number =>
@@ -259,6 +270,7 @@ export const CptRunSpec = z
     // a plan without a whole batch is told by its own line below
     if (schedule !== 'constant' && planned > 0 && warmupTokens + decay > planned)
       bad(['training', decay > 0 ? 'decayTokens' : 'warmupTokens'], `expected a warm-up and decay that fit into the plan's ${planned} tokens, got ${warmupTokens} + ${decay}`)
+    for (const key of ['vocabularyMethod', 'vocabularyMultipleOf'] as const) if (spec.base[key] !== undefined && spec.base.tokenizer === undefined) bad(['base', key], 'expected base.tokenizer beside it')
     if (spec.training.initialLr !== undefined && spec.training.initialLr > spec.training.peakLr) bad(['training', 'initialLr'], `expected at most training.peakLr (${spec.training.peakLr})`)
     if (spec.training.decayShape !== undefined && schedule !== 'warmup-stable-decay') bad(['training', 'decayShape'], 'expected nothing: it is of training.schedule warmup-stable-decay')
     spec.plan.forEach(({ schedule: part, ...stage }, i) => {

@@ -22,8 +22,13 @@ export const EvaluatePerplexityRequest = z.strictObject({ model: ArtifactRef, va
 export const EvaluatePerplexityResult = z.object({ measurement: PerplexityMeasurement })
 export const evaluatePerplexity = stage({ name: 'evaluate-perplexity', version: 1, shape: { kind: 'whole' }, request: EvaluatePerplexityRequest, result: EvaluatePerplexityResult })
 
-/** Paired change per stratum with a document-bootstrap standard error (domain.md, noise guard of the reweighting). */
-export const ComparePerplexityRequest = z.strictObject({ before: ArtifactRef, after: ArtifactRef, resamples: z.int().min(100).default(1000), seed: z.int().nonnegative().default(42) })
+/**
+ * Paired change per stratum with a document-bootstrap standard error (domain.md, noise guard of the reweighting).
+ * `across: tokenizers`: the measurements were made with different tokenizers, so each document's loss after is taken per byte,
+ * and told for as many bytes as a token before has: in nats per token of the tokenizer before, on both sides. Absent:
+ * another number of tokens is refused.
+ */
+export const ComparePerplexityRequest = z.strictObject({ before: ArtifactRef, after: ArtifactRef, resamples: z.int().min(100).default(1000), seed: z.int().nonnegative().default(42), across: z.literal('tokenizers').optional() })
 export const PerplexityChange = Stratum.extend({ set: z.enum(['corpus', 'retention']), docs: Count, nllBefore: z.number(), nllAfter: z.number(), deltaNll: z.number(), seNll: z.number(), pplBefore: z.number(), pplAfter: z.number(), deltaPpl: z.number(), sePpl: z.number() })
 export type PerplexityChange = z.infer<typeof PerplexityChange>
 /** `groups` pools strata: `retention`, and each language of the corpus set. */

@@ -9,6 +9,7 @@ import { dedupSignatures } from './dedup-signatures.ts'
 import { dryTrain } from './dry-train.ts'
 import { exportModel } from './export-model.ts'
 import { findPersonalData } from './find-personal-data.ts'
+import { extendVocabulary } from './extend-vocabulary.ts'
 import { filter } from './filter.ts'
 import { holdOut } from './hold-out.ts'
 import { importTokens } from './import-tokens.ts'
@@ -41,6 +42,7 @@ export const stages = {
   countFunnel,
   synthesizeQa,
   sampleMixture,
+  extendVocabulary,
   train,
   dryTrain,
   evaluatePerplexity,

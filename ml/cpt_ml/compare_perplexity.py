@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ class ComparePerplexityRequest:
     after: ArtifactRef
     resamples: int
     seed: int
+    across: Literal["tokenizers"] | None
 
 
 @dataclass(frozen=True)
@@ -122,10 +124,20 @@ def _pair(job: Job, request: ComparePerplexityRequest) -> list[Json]:
             f"compare-perplexity: measured on different documents, {len(only)} on one side only: {only[:5]}"
         )
     for key, row in after.items():
-        if row["num_tokens"] != before[key]["num_tokens"]:
+        if request.across == "tokenizers":
+            _tell_per_byte(row, before[key])
+        elif row["num_tokens"] != before[key]["num_tokens"]:
             raise BadRequest(
                 f"compare-perplexity: document {key[1]} has {before[key]['num_tokens']} scored tokens before and "
                 f"{row['num_tokens']} after: another tokenizer or other validation settings"
             )
         row["before"] = before[key]["nll_sum"]
     return list(after.values())
+
+
+def _tell_per_byte(row: Json, before: Json) -> None:
+    """Puts the loss after of a document in terms of the tokens and bytes before: losses of different tokenizers compare
+    per byte alone. A document with nothing scored on either side does not count."""
+    share = before["num_bytes"] / row["num_bytes"] if row["num_bytes"] and row["num_tokens"] else 0.0
+    row["nll_sum"] *= share
+    row["num_tokens"], row["num_bytes"] = before["num_tokens"] if share else 0, before["num_bytes"]

@@ -18,6 +18,7 @@ from cpt_ml.errors import BadRequest
 COMPANIONS = (
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "merges.txt", "tokenizer.model", "chat_template.jinja",
+    "vocabulary-extension.json",
 )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from cpt_ml.dry_train import DryTrainRequest
 from cpt_ml.evaluate_benchmark import EvaluateBenchmarkRequest
 from cpt_ml.evaluate_perplexity import EvaluatePerplexityRequest
 from cpt_ml.export_model import ExportModelRequest
+from cpt_ml.extend_vocabulary import ExtendVocabularyRequest
 from cpt_ml.filter import FilterRequest
 from cpt_ml.find_personal_data import FindPersonalDataRequest
 from cpt_ml.hold_out import HoldOutRequest
@@ -54,6 +55,7 @@ REQUESTS: dict[str, type[Any]] = {
     "count-funnel": CountFunnelRequest,
     "synthesize-qa": SynthesizeQaRequest,
     "sample-mixture": SampleMixtureRequest,
+    "extend-vocabulary": ExtendVocabularyRequest,
     "train": TrainRequest,
     "dry-train": DryTrainRequest,
     "evaluate-perplexity": EvaluatePerplexityRequest,

@@ -14,6 +14,7 @@ import { commitNamed } from './commit-named.ts'
 import { mergeCounts } from './merge-counts.ts'
 import { parseInput } from './parse.ts'
 import { openRun, type RequestOf, type ResultOf, type Run } from './run.ts'
+import { withVocabulary } from './with-vocabulary.ts'
 
 /**
  * The data stages of a run by themselves, from raw sources to a corpus that is committed under `corpus.name`, from which
@@ -25,7 +26,7 @@ export async function corpusPreparation(input?: unknown): Promise<CorpusPreparat
   const resolved = await proxyActivities<ControlActivities>({ ...light, activityId: 'resolve-input', summary: 'presets, defaults, files' }).resolveInput(given)
   describe(run, resolved)
   try {
-    const prepared = await prepareCorpus(run, resolved)
+    const prepared = await prepareCorpus(run, await withVocabulary(run, resolved))
     const commit = await commitNamed(run, resolved, prepared)
     if (commit === null) throw new TypeError('a preparation has a name to commit under')
     const [docs, tokens] = (['docs', 'tokens'] as const).map((what) => prepared.counts.reduce((sum, stratum) => sum + stratum[what], 0)) as [number, number]
@@ -50,7 +51,7 @@ export interface SyntheticCorpus {
 }
 
 /** From raw sources to token shards with topics and perplexities, and frozen validation sets. */
-export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base, tokenizer, scorer = base, parameters, scorerParameters = parameters, encoders }: ResolvedRun): Promise<PreparedCorpus> => {
+export const prepareCorpus = async (run: Run, { spec, sources, benchmarks, base, extended = base, tokenizer, scorer = extended, parameters, scorerParameters = parameters, encoders }: ResolvedRun): Promise<PreparedCorpus> => {
   const { data, scoring } = spec.placement
   const { corpus } = await run.stage('ingest', 'ingest', {
     sources: spec.corpus.sources.flatMap((source) => textFilesOf(source, sources)),

@@ -12,6 +12,7 @@ import { validationSetsOf, type SyntheticCorpus } from './corpus-preparation.ts'
 import { MixtureImpossible, planStrata, type PlannedRatios, type TopicRatios } from './plan-strata.ts'
 import { reweight, type TopicChange } from './reweight.ts'
 import type { ResultOf, Run } from './run.ts'
+import { acrossTokenizers } from './with-vocabulary.ts'
 
 /** What one round hands to the next: where training stands, what was drawn, the topic ratios, the last measurement. */
 export interface RoundState {
@@ -76,7 +77,7 @@ export const cptRound = async (run: Run, resolved: ResolvedRun, setting: RoundSe
     ...(spec.training.documentMasking === undefined ? {} : { documentMasking: spec.training.documentMasking }),
   }, { placement: spec.placement.train, note: trainNote })
 
-  const { strata } = setting.compared === false ? { strata: [] } : await run.stage(at('compare-perplexity'), 'comparePerplexity', { before: before.measurement.perDoc, after: trained.measurement.perDoc }, {
+  const { strata } = setting.compared === false ? { strata: [] } : await run.stage(at('compare-perplexity'), 'comparePerplexity', { before: before.measurement.perDoc, after: trained.measurement.perDoc, ...(before.trainedTokens === 0 ? acrossTokenizers(resolved) : {}) }, {
     placement: spec.placement.data,
   })
   const topics = stage.reweight && round < stage.rounds ? await reweightTopics(run, at('reweight'), resolved, ratios.topics, strata) : before.topics

@@ -12,6 +12,7 @@ import { runParkedSignal } from './messages.ts'
 import { parseInput, refuseInput } from './parse.ts'
 import { openRun, type Run } from './run.ts'
 import { tellOfParks, told } from './tell.ts'
+import { acrossTokenizers, withVocabulary } from './with-vocabulary.ts'
 
 /**
  * The lifecycle of a continual pre-training: prepare the corpus, measure the base, train round by round with the mixture
@@ -22,15 +23,16 @@ import { tellOfParks, told } from './tell.ts'
 export async function cptRun(input?: unknown, chapter?: Chapter, known?: ResolvedRun): Promise<CptRunResult> {
   const given = parseInput(CptRunInput, input ?? {}) as CptRunInput
   const run = openRun('cptRun', chapter)
-  const resolved = chapter?.resolved ?? known ?? await proxyActivities<ControlActivities>({ ...light, activityId: 'resolve-input', summary: 'presets, defaults, files' }).resolveInput(given)
-  refuseInput(needsOf(resolved.spec, resolved.corpus !== undefined))
-  describe(run, resolved)
+  const found = chapter?.resolved ?? known ?? await proxyActivities<ControlActivities>({ ...light, activityId: 'resolve-input', summary: 'presets, defaults, files' }).resolveInput(given)
+  refuseInput(needsOf(found.spec, found.corpus !== undefined))
+  describe(run, found)
   const startedAtMs = chapter?.startedAtMs ?? Date.now()
   tellParent(run)
   // a branch must not outlive the run: whatever ends the main line withdraws the others, and waits until their jobs are gone
   return await CancellationScope.cancellable(async () => {
     const branches: Promise<unknown>[] = []
     try {
+      const resolved = await withVocabulary(run, found)
       const beside: Beside = (promise) => {
         promise.catch(() => undefined)
         branches.push(promise)
@@ -47,7 +49,7 @@ export async function cptRun(input?: unknown, chapter?: Chapter, known?: Resolve
       if (e instanceof ContinueAsNew) throw e
       CancellationScope.current().cancel()
       await Promise.allSettled(branches)
-      await CancellationScope.nonCancellable(() => reportFailed(run, resolved, startedAtMs))
+      await CancellationScope.nonCancellable(() => reportFailed(run, found, startedAtMs))
       throw e
     }
   })
@@ -82,8 +84,8 @@ const begun = async (run: Run, resolved: ResolvedRun, chapter: Chapter | undefin
   return { prepared: { corpus, synthetic: await syntheticReady, ofBase }, baseBenchmarks: { result, now: () => known } }
 }
 
-const startOf = ({ base }: ResolvedRun, { ofBase }: Prepared): Chapter['round'] => ({
-  done: 0, state: { start: { kind: 'model', model: base }, model: base, trainedTokens: 0, drawn: null, topics: {}, measurement: ofBase },
+const startOf = ({ base, extended = base }: ResolvedRun, { ofBase }: Prepared): Chapter['round'] => ({
+  done: 0, state: { start: { kind: 'model', model: extended }, model: extended, trainedTokens: 0, drawn: null, topics: {}, measurement: ofBase },
 })
 
 /** All rounds of the plan in order; a round is a whole number of global batches. */
@@ -98,7 +100,7 @@ const roundsOf = ({ spec }: ResolvedRun): Pick<RoundSetting, 'stage' | 'round' |
 const conclude = async (run: Run, resolved: ResolvedRun, startedAtMs: number, { corpus, ofBase }: Prepared, state: RoundState, baseBenchmarks: BenchmarkResults, beside: Beside): Promise<CptRunResult> => {
   const { spec, base } = resolved
   const finalBenchmarks = beside(evaluateBenchmarks(run, 'final', state.model, resolved))
-  const change = await run.stage('final/compare-perplexity', 'comparePerplexity', { before: ofBase.perDoc, after: state.measurement.perDoc }, { placement: spec.placement.data })
+  const change = await run.stage('final/compare-perplexity', 'comparePerplexity', { before: ofBase.perDoc, after: state.measurement.perDoc, ...acrossTokenizers(resolved) }, { placement: spec.placement.data })
   const differences = await compareBenchmarks(run, baseBenchmarks, await finalBenchmarks, resolved)
   const verdict = await gate(run, change, differences, spec.targetLanguage, spec.gate)
 

@@ -68,6 +68,7 @@ const resolveTarget = async (deps: Pick<Deps, 'config' | 'store'>, { spec, trial
     const resolved = await resolveSpec(deps, over, known)
     const needs = needsOf(resolved.spec, resolved.corpus !== undefined)
     if (needs.length > 0) throw invalidInput(needs)
+    if (resolved.spec.base.tokenizer !== undefined) throw invalidInput([{ path: 'base.tokenizer', expected: 'nothing: the target of a transfer keeps its tokenizer', got: resolved.spec.base.tokenizer }])
     const same = resolved.tokenizer.sha256 === proxy.tokenizer.sha256
     return same && resolved.scorer === undefined ? { ...resolved, scorer: proxy.scorer ?? proxy.base } : resolved
   } catch (e) {
