@@ -54,7 +54,7 @@ describe('a real job that stands still', { timeout: 120_000 }, () => {
   test('shows where it stands before it is stopped', async () => {
     const failure = await watch('hang')
     expect(failure).toMatchObject({ type: 'NoProgress', nonRetryable: false })
-    expect(await readFile(join(attemptOf(1).path, 'log.jsonl'), 'utf8')).toMatch(/most recent call first[^]*case_job\.py/)
+    expect(await readFile(join(attemptOf(1).path, 'log.jsonl'), 'utf8')).toMatch(/no progress in phase waiting for \d+ s, limit 6 s[^]*most recent call first[^]*case_job\.py/)
     expect(failure.details?.[0] as FailureEvidence).toMatchObject({ failureClass: 'stuck', endClass: 'stopped' })
   })
 

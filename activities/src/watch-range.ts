@@ -1,9 +1,9 @@
-import { mkdir, writeFile } from 'node:fs/promises'
+import { appendFile, mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CancelledFailure, Context } from '@temporalio/activity'
-import type { Beat, EndRecord, JobRequest, Placement } from '@cpt/contracts/job'
+import type { EndRecord, JobRequest, Placement } from '@cpt/contracts/job'
 import { currentAttempt, judge, stuckMark, type Attempt } from './attempts.ts'
-import { enterAsker, renewLease, withdrawAsker } from './claims.ts'
+import { enterAsker, jobFolder, renewLease, withdrawAsker } from './claims.ts'
 import { classifyFailure } from './classify-failure.ts'
 import type { Deps } from './deps.ts'
 import { failpoint } from './failpoint.ts'
@@ -15,6 +15,7 @@ import { writeEnd } from './job-runner/job-files.ts'
 import { replaceFile } from './replace-file.ts'
 import type { RangeWork } from './range-work.ts'
 import { needsPerson } from './stage-failure.ts'
+import { keepPaces, readPaces, stallWatch } from './stall-limits.ts'
 
 const pollMs = 250
 const stopGraceMs = 20_000
@@ -41,7 +42,8 @@ const watchAttempt = async (deps: Deps, work: RangeWork, current: Attempt, over:
   const { job, runner, note } = current
   await enterAsker(deps.workDir, runner.name, job, work.asker)
   const startedAt = performance.now()
-  const seen = { tokens: -1, done: -1, phase: '', at: startedAt }
+  const before = job.attempt === 1 ? {} : await readPaces(jobFolder(deps.workDir, work.fingerprint, work.range, job.attempt - 1))
+  const stall = stallWatch(work.placement.noProgressSeconds, { ...before, ...(await readPaces(job)) }, startedAt)
   const leaveWhenUnwanted = leavesWhenUnwanted(deps.workDir, job, work.asker)
   let [lease, submitted] = [0, false]
   let told: Promise<void> | null = null
@@ -57,20 +59,27 @@ const watchAttempt = async (deps: Deps, work: RangeWork, current: Attempt, over:
       case 'waiting':
       case 'unknown':
         if (state.state === 'waiting' || state.letLeaseRun !== true) await renewLease(job, work.asker, lease++)
-        seen.at = performance.now() // a job is not to blame for a queue, nor for a scheduler that does not answer
+        stall.excuse(performance.now()) // a job is not to blame for a queue, nor for a scheduler that does not answer
         await work.live.report(work.range, { attempt: job.attempt, beat: null, waits: state.state === 'waiting' ? `waiting: ${state.reason}` : `not to be asked: ${state.why}`, note })
         break
       case 'running':
         await renewLease(job, work.asker, lease++)
         leaveWhenUnwanted()
         await work.live.report(work.range, { attempt: job.attempt, beat: state.beat, note })
-        if (isStuck(state, seen, work.placement.noProgressSeconds)) await stopStuck(deps, work, current)
+        {
+          const stuck = stall.look(state.beat, performance.now())
+          if (stuck !== null) {
+            await keepPaces(job, stall.paces)
+            await stopStuck(deps, work, current, stuck)
+          }
+        }
         break
       case 'gone':
         await writeEnd(job, state.end)
         break
       case 'ended':
         failpoint('end-seen')
+        await keepPaces(job, stall.paces)
         await sweepDebris(job)
         if (await work.isCommitted()) {
           work.live.finish(work.range)
@@ -106,8 +115,9 @@ const submit = async (deps: Deps, work: RangeWork, { job, runner, placement }: A
 }
 
 /** Ends a job that stands still: first it writes where, then it goes; the mark makes its end a failure. */
-const stopStuck = async (deps: Deps, work: RangeWork, { job, runner }: Attempt): Promise<void> => {
-  deps.log.warn({ key: work.key, attempt: job.attempt }, 'no progress: stopping the job')
+const stopStuck = async (deps: Deps, work: RangeWork, { job, runner }: Attempt, how: string): Promise<void> => {
+  deps.log.warn({ key: work.key, attempt: job.attempt }, `${how}: stopping the job`)
+  await appendFile(join(job.path, 'log.jsonl'), `${how}: the stacks of its processes follow, then it is stopped\n`)
   await runner.dumpStacks?.(job)
   await writeFile(join(job.path, stuckMark), '')
   await work.live.beating(() => runner.stop(job, stopGraceMs))
@@ -153,10 +163,3 @@ const requestOf = async (deps: Deps, work: RangeWork, job: JobFolder, placement:
   placement,
   leaseSeconds: (placement.runner === 'slurm' ? deps.config.slurm?.leaseSeconds : undefined) ?? deps.config.leaseSeconds,
 })
-
-/** Whether the beat has stood still longer than allowed; import and start-up count too. */
-const isStuck = (state: { beat: Beat | null }, seen: { tokens: number; done: number; phase: string; at: number }, noProgressSeconds: number): boolean => {
-  const [tokens, done, phase] = [state.beat?.tokens ?? -1, state.beat?.done ?? -1, state.beat?.phase ?? '']
-  if (tokens !== seen.tokens || done !== seen.done || phase !== seen.phase) Object.assign(seen, { tokens, done, phase, at: performance.now() })
-  return performance.now() - seen.at > noProgressSeconds * 1000
-}

@@ -8,7 +8,7 @@ import { Placement, type CostEstimate } from './job.ts'
 import { LabelBudget } from './label-topics.ts'
 import { Mixture, ReweightSettings } from './mixture.ts'
 import { partOf } from './part-of.ts'
-import { DecayShape, OptimizerSettings, Schedule, SchedulePart } from './train.ts'
+import { DecayShape, Guard, OptimizerSettings, Schedule, SchedulePart } from './train.ts'
 import { CustomTaxonomies, EncoderTraining, TaxonomyName, topicsOf } from './topics.ts'
 import { Count, Kind, Language, LearningRate, Name, Ratio, Seed, Sha256, Tokens } from './units.ts'
 
@@ -189,6 +189,7 @@ const TrainingSpec = z.strictObject({
   dtype: z.enum(['float32', 'bfloat16']),
   /** Whether documents that share a window are hidden from each other; absent: they are not (as SynE trains). */
   documentMasking: z.boolean().optional(),
+  guard: Guard.optional(),
 })
 
 const BenchmarkSpec = z.strictObject({

@@ -47,6 +47,24 @@ export const OptimizerSettings = z.strictObject({
   clipNorm: z.number().positive().default(1),
 })
 
+/**
+ * What is done about steps that are unfit to be taken. A loss is a spike when it stands both `spikeZ` robust standard
+ * deviations (1.4826 × median absolute deviation) and `minRise` nats per token above the median of the `windowSteps`
+ * trained steps before it: the phase goes back to where the `skipSteps` steps that end with it begin, and skips them. A
+ * batch whose loss or gradient is no number costs itself. More than `maxAmendments` of these park the phase.
+ */
+export const Guard = z.strictObject({
+  windowSteps: z.int().min(2).max(10_000).default(32),
+  spikeZ: z.number().positive().default(8),
+  minRise: z.number().nonnegative().default(0.5),
+  skipSteps: z.int().min(1).max(10_000).default(16),
+  maxAmendments: z.int().min(0).max(1000).default(3),
+})
+
+/** Tokens [fromToken, toToken) of the plan were skipped because of what step `step` showed: trained + skipped = plan. */
+export const Amendment = z.object({ fromToken: Tokens, toToken: Tokens, reason: z.enum(['not-finite', 'weights-not-finite', 'spike']), step: Steps })
+export type Amendment = z.infer<typeof Amendment>
+
 /** Where a phase starts: a Hugging Face folder (fresh optimizer), or the `checkpoint/` folder of an earlier phase. */
 export const TrainStart = z.discriminatedUnion('kind', [
   z.strictObject({ kind: z.literal('model'), model: ArtifactRef }),
@@ -71,8 +89,13 @@ export const TrainRequest = z.strictObject({
   validation: ValidationSettings,
   /** Attention and positions stay within each document, whose first token is then no target; absent: over the whole window. */
   documentMasking: z.boolean().optional(),
+  /** Absent: a loss or gradient that is no number parks the phase, and spikes are trained on. */
+  guard: Guard.optional(),
 })
-/** `curve`: JSON Lines {step, tokens, loss, lr, gradNorm}; `restarts`: where a job had to take up an earlier one's work. */
+/**
+ * `curve`: JSON Lines {step, tokens, loss, lr, gradNorm}, or {step, tokens, skipped} where an amendment skipped the step;
+ * `restarts`: where a job had to take up an earlier one's work; `tokens` and `steps` count what was skipped, too.
+ */
 export const TrainResult = z.object({
   model: ArtifactRef,
   checkpoint: ArtifactRef,
@@ -84,5 +107,7 @@ export const TrainResult = z.object({
   restarts: z.array(z.object({ attempt: Count, step: Steps, tokens: Tokens })),
   tokensPerSecond: z.number(),
   measurement: PerplexityMeasurement,
+  /** Present where the request has a guard. */
+  amendments: z.array(Amendment).optional(),
 })
 export const train = stage({ name: 'train', version: 1, shape: { kind: 'whole' }, request: TrainRequest, result: TrainResult })

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from cpt_ml.durable_files import TEMPORARY
-from cpt_ml.errors import JobFailure, Superseded
+from cpt_ml.errors import JobFailure, Superseded, TryAgain
 from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
 from cpt_ml.parallel import ALONE, World
@@ -58,6 +58,9 @@ class CheckpointChain:
         self.prefix = f"checkpoints/{job.fingerprint[:2]}/{job.fingerprint}/"
         self.attempt = Attempt(job.store, job.fingerprint, f"{job.token}-checkpoints")
         self.tip: Checkpoint | None = None
+        # how far before the tip a phase may have to roll back to, and to which checkpoints it may
+        self.horizon_tokens = 0
+        self.fits: Callable[[Checkpoint], bool] = lambda _: True
         self._branch, self._seq = 0, 0
 
     def resume(self) -> Checkpoint | None:
@@ -75,13 +78,33 @@ class CheckpointChain:
                 break
             if self.world.rank == 0:
                 self.job.log("checkpoint-damaged", checkpoint=name, **damage)
-            name = by_digest.get(found.record["parent"] or "")
+            older = max((n for n, c in records.items() if c and n < name), default=None)
+            name = by_digest.get(found.record["parent"] or "") or older
         # what was passed over keeps its name: the chain goes on under the next branch
         self._branch = int(newest[:3]) + (0 if name == newest else 1)
         if self.world.rank == 0:
             self._remove_debris(records)
         self.world.share(None)  # nobody writes what might be taken for debris
         return self.tip
+
+    def roll_back(self, tokens: int) -> Checkpoint:
+        """The newest undamaged checkpoint at or before a position; the next save is its child, on a new branch.
+
+        Raises TryAgain if there is none: the phase then begins anew.
+        """
+        records = self.world.share(self._records() if self.world.rank == 0 else None)
+        earlier = [(c.tokens, n, c) for n, c in records.items() if c and c.tokens <= tokens and self.fits(c)]
+        for _, name, found in sorted(earlier, key=lambda e: e[:2], reverse=True):
+            damage = self._damage(found)
+            if damage is None:
+                self.tip, self._seq = found, found.record["seq"]
+                self._branch = int(max(records)[:3]) + 1
+                return found
+            if self.world.rank == 0:
+                self.job.log("checkpoint-damaged", checkpoint=name, **damage)
+        if self.world.rank == 0:
+            self.backend.remove(*(f"{self.prefix}{name}.json" for name in records))
+        raise TryAgain(f"train: no whole checkpoint at or before token {tokens} to roll back to; the phase begins anew")
 
     @property
     def next_name(self) -> str:
@@ -153,6 +176,7 @@ class CheckpointChain:
                 record = json.loads(data)
                 whole = record["state"].pop("recordSha256") == _self_digest(record)
                 whole = whole and record["fingerprint"] == self.job.fingerprint
+                whole = whole and name == f"{record['branch']:03d}-{record['seq']:06d}"
             except (ValueError, KeyError, TypeError, AttributeError):
                 record, whole = {}, False
             found[name] = self._checkpoint(record, data) if whole else None
@@ -178,7 +202,7 @@ class CheckpointChain:
     def _prune(self, tip: Checkpoint) -> None:
         """Removes what retention does not keep: records first, then the files that only they named.
 
-        Kept are the last `keep_last` of the tip's line, and each `keep_every`-th that was kept so far.
+        Kept are the last `keep_last` of the line of the tip, what a rollback may need, and each `keep_every`-th.
         """
         records = self._records()
         by_digest = {c.sha256: (n, c) for n, c in records.items() if c}
@@ -189,10 +213,22 @@ class CheckpointChain:
             line.append(name)
             digest = checkpoint.record["parent"]
         every = self.keep_every
+        line += self._within_reach(tip, {n: c for n, c in records.items() if c})
         kept = {n: c for n, c in records.items() if c and (n in line or (every and c.record["seq"] % every == 0))}
         if len(kept) < len(records):
             self.backend.remove(*(f"{self.prefix}{name}.json" for name in records.keys() - kept.keys()))
+            failpoint("checkpoint-pruned")
             self._remove_debris(dict(kept))
+
+    def _within_reach(self, tip: Checkpoint, records: dict[str, Checkpoint]) -> list[str]:
+        """What a rollback may need: the newest checkpoint before the horizon, and the oldest after it, which is the
+        next to be that."""
+        if not self.horizon_tokens:
+            return []
+        horizon = tip.tokens - self.horizon_tokens
+        fitting = sorted((c.tokens, n) for n, c in records.items() if self.fits(c))
+        before, after = ([n for tokens, n in fitting if (tokens <= horizon) == side] for side in (True, False))
+        return [*before[-1:], *after[:1]]
 
     def _remove_debris(self, records: dict[str, Checkpoint | None]) -> None:
         """Removes what no record names, of removed checkpoints and of earlier attempts' unfinished saves.

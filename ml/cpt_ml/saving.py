@@ -10,7 +10,9 @@ import threading
 import time
 
 from cpt_ml.checkpoint_chain import CheckpointChain
-from cpt_ml.errors import Diverged, PeerFailed
+from cpt_ml.divergence import UnfitStep
+from cpt_ml.errors import PeerFailed
+from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
 from cpt_ml.store import Json
 from cpt_ml.train_state import SaveRhythm, Snapshot, TrainState
@@ -40,12 +42,13 @@ class Saver:
             self._writing.thread.join()
 
     def begin(self) -> None:
-        """Copies the state and begins to write it. Raises Diverged, with nothing saved, if a weight is not finite."""
+        """Copies the state and begins to write it. Raises UnfitStep, with nothing saved, if a weight is not finite."""
         if self.in_flight:
             self.finish()
         began = time.monotonic()
         if not self.state.is_finite():
-            raise Diverged(f"train: weights are not finite after step {self.state.step}, nothing is saved")
+            what = f"train: weights are not finite after step {self.state.step}, nothing is saved"
+            raise UnfitStep(what, "weights-not-finite")
         snapshot = self.state.snapshot(self.plan_sha256)
         self._writing = _Writing(self.state, self.chain, snapshot)
         self._writing.stall_seconds = time.monotonic() - began
@@ -56,6 +59,8 @@ class Saver:
         if writing is None:
             return
         began = time.monotonic()
+        if writing.thread.is_alive():
+            self.job.say("save")  # a phase of its own: how long it may take is not learnt from steps
         writing.thread.join()
         parts = self.state.world.gather(None if writing.error else writing.files)
         if writing.error or None in parts:
@@ -91,7 +96,11 @@ class _Writing:
     def _run(self, state: TrainState, chain: CheckpointChain) -> None:
         began = time.monotonic()
         try:
-            self.files = chain.attempt.publish(state.write(self.snapshot, chain.attempt, f"{self.name}/"))
+            failpoint("checkpoint-begun")
+            written = state.write(self.snapshot, chain.attempt, f"{self.name}/")
+            failpoint("checkpoint-files")
+            self.files = chain.attempt.publish(written)
+            failpoint("checkpoint-durable")
         except Exception as e:
             self.error = e
         self.seconds = time.monotonic() - began

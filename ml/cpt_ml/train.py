@@ -21,8 +21,11 @@ from torch import Tensor
 
 from cpt_ml import contract, numerics
 from cpt_ml.adamw import AdamW, OptimizerSettings
+from cpt_ml.amendments import Amendment, check_ledger
 from cpt_ml.checkpoint_chain import CheckpointChain
-from cpt_ml.errors import BadRequest, Diverged, JobFailure, Orphaned, Paused, Stopped
+from cpt_ml.divergence import GuardSettings, LossWatch, UnfitStep
+from cpt_ml.errors import BadRequest, Diverged, Orphaned, Paused, Stopped
+from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
 from cpt_ml.llama import Llama, LlamaConfig, load_llama
 from cpt_ml.mfu import measure_against, memory_peak_bytes
@@ -37,6 +40,7 @@ from cpt_ml.parallel import (
     share_of,
     stop_flags,
 )
+from cpt_ml.plan_documents import documents_between
 from cpt_ml.saving import Saver
 from cpt_ml.schedule import Schedule, step_learning_rate
 from cpt_ml.special_tokens import tokenizer_file, vocabulary_size
@@ -48,6 +52,7 @@ from cpt_ml.train_state import (
     OPTIMIZER,
     SaveRhythm,
     TrainState,
+    read_folder_amendments,
     read_folder_steps,
     restore_tensors,
     write_folder,
@@ -57,6 +62,7 @@ from cpt_ml.weights import copy_companions, weight_files, weights_sha256
 
 # what several processes need: imported before they are forked (job.py)
 PARALLEL = IMPORTED
+NAMED_DOCUMENTS = 10
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,7 @@ class TrainRequest:
     seed: int
     validation: ValidationSettings
     document_masking: bool | None
+    guard: GuardSettings | None
 
     @property
     def sequences(self) -> int:
@@ -106,8 +113,9 @@ class TrainRequest:
 def run(job: Job) -> None:
     """Trains from the last committed checkpoint to the end of the phase, validates, and commits.
 
-    Raises BadRequest if plan, tokenizer, model and budget do not fit each other; Diverged if loss or gradient are not
-    finite, before anything is saved; Stopped or Orphaned after saving, when told to leave.
+    Raises BadRequest if plan, tokenizer, model and budget do not fit each other; Diverged if loss, gradient or weights
+    are not finite, before anything is saved, or with a guard when that or a spike repeats (amendments.py); Stopped or
+    Orphaned after saving, when told to leave.
     """
     request = contract.parse(TrainRequest, job.request)
     job.beat("load", 0, request.token_budget, "tokens")
@@ -124,7 +132,7 @@ def run(job: Job) -> None:
     vocabulary = vocabulary_size(tokenizer_file(job.store, request.tokenizer))
     if vocabulary > model.config.vocabulary:
         raise BadRequest(f"train: the tokenizer has ids below {vocabulary}, the model below {model.config.vocabulary}")
-    state = TrainState(model, AdamW(model.named_parameters(), request.optimizer), world)
+    state = TrainState(model, AdamW(model.named_parameters(), request.optimizer), world, watch=LossWatch(request.guard))
     if isinstance(request.start, FromCheckpoint) and request.start.optimizer == "keep":
         restore_tensors(
             weight_files(start_folder), split_files(start_folder, OPTIMIZER), read_folder_steps(start_folder), state
@@ -164,6 +172,8 @@ def build_model(folder: Path, request: TrainRequest, world: World, device: str) 
 
 def _check(request: TrainRequest, stream: TokenStream) -> None:
     request.schedule.check()
+    if request.guard is not None:
+        request.guard.check()
     batch, length, budget = request.global_batch_tokens, request.sequence_tokens, request.token_budget
     if batch % length:
         raise BadRequest(f"train: globalBatchTokens {batch} is no multiple of sequenceTokens {length}")
@@ -210,19 +220,47 @@ def _train(  # noqa: PLR0917
         now = time.monotonic()
         state.train_seconds, counted = state.train_seconds + now - counted, now
 
+    def amend(unfit: UnfitStep) -> None:
+        """Has the window of an unfit step skipped, from the state that the phase had where it begins."""
+        saver.finish()  # of a state before
+        reached = state.tokens
+        amendment = next_amendment(job, request, state, unfit)
+        if amendment.from_token < reached or unfit.reason == "weights-not-finite":
+            state.roll_back(chain.roll_back(amendment.from_token))
+            if not state.is_finite():
+                raise Diverged(f"{unfit}; they were not finite at the start of the phase either")
+            state.amendments.add(amendment)
+            failpoint("rolled-back")
+            saver.save()
+        else:
+            state.amendments.add(amendment)
+        failpoint("amended")
+        if state.world.rank == 0:
+            job.log("amended", **amendment.to_json(), goesOnFrom=state.tokens, why=str(unfit))
+
+    if request.guard is not None:
+        chain.horizon_tokens = request.guard.skip_steps * request.global_batch_tokens
+        chain.fits = lambda c: state.amendments.agree(c.state.get("amendments", []), c.tokens)
     try:
+        if request.guard is not None and chain.tip is None:
+            saver.save()  # what the first steps may have to roll back to
         while state.step < request.steps:
             wishes = Wishes(job, saver, due=rhythm.due(state.step + 1))
-            line, agreed = train_step(request, stream, state, micro_batch, device, wishes)
-            count_time()
-            if agreed.written:
-                saver.finish()
-            if agreed.due or state.step == request.steps:
-                saver.begin()
-                if agreed.pause or state.step == request.steps:
+            try:
+                skipped = skip_step(request, state, wishes)
+                line, agreed = skipped or train_step(request, stream, state, micro_batch, device, wishes)
+                count_time()
+                if agreed.written:
                     saver.finish()
-                if agreed.pause and state.step < request.steps:
-                    raise Paused("train: paused at a commit")
+                if agreed.due or state.step == request.steps:
+                    saver.begin()
+                    if agreed.pause or state.step == request.steps:
+                        saver.finish()
+                    if agreed.pause and state.step < request.steps:
+                        raise Paused("train: paused at a commit")
+            except UnfitStep as unfit:
+                amend(unfit)
+                continue
             counted = time.monotonic()
             speed = (state.tokens - first) / (time.monotonic() - began)
             mfu = utilisation.of(speed)
@@ -242,6 +280,27 @@ def _train(  # noqa: PLR0917
     except Diverged:
         saver.finish()  # of a state before; what diverged is not saved
         raise
+
+
+def next_amendment(job: Job, request: TrainRequest, state: TrainState, unfit: UnfitStep) -> Amendment:
+    """What the phase skips because of an unfit step.
+
+    Raises Diverged, which names the documents of the window, when the phase has no guard or has skipped all it may.
+    """
+    if request.guard is None:
+        raise unfit
+    if unfit.reason == "not-finite" and not state.is_finite():
+        unfit.reason = "weights-not-finite"
+    batch = request.global_batch_tokens
+    step = min(state.step + 1, request.steps)
+    try:
+        return state.amendments.amend(request.guard, unfit.reason, step, batch)
+    except Diverged as spent:
+        first = max(0, step - request.guard.skip_steps)
+        names = documents_between(job.store, request.plan, first * batch, step * batch)
+        more = f" and {len(names) - NAMED_DOCUMENTS} more" if names[NAMED_DOCUMENTS:] else ""
+        window = f"documents of steps {first + 1} to {step}: {', '.join(names[:NAMED_DOCUMENTS])}{more}"
+        raise Diverged(f"{unfit}; {window}; {spent}") from unfit
 
 
 @dataclass(frozen=True)
@@ -273,6 +332,18 @@ class Agreed:
         return Agreed(agreed_reason(reasons), written == world.size, due > 0, pause > 0)
 
 
+def skip_step(request: TrainRequest, state: TrainState, wishes: Wishes) -> tuple[Json, Agreed] | None:
+    """Passes over the next global batch if it was amended away, with what train_step returns, else None."""
+    amendment = state.amendments.at(state.tokens)
+    if amendment is None:
+        return None
+    state.step += 1
+    state.tokens += request.global_batch_tokens
+    line = {"step": state.step, "tokens": state.tokens, "skipped": amendment.reason}
+    state.curve.append(json.dumps(line).encode() + b"\n")
+    return line, Agreed.of(state.world.sum(wishes.numbers()), state.world)
+
+
 def train_step(  # noqa: PLR0917
     request: TrainRequest,
     stream: TokenStream,
@@ -284,7 +355,7 @@ def train_step(  # noqa: PLR0917
     """One optimizer step on the next global batch; returns the curve's line, and what all processes agreed to do next.
 
     The loss is the sum over targets divided by the number of targets of the global batch, in nats per token. Raises
-    Diverged, with the weights as they were, if it or the gradient is not finite.
+    UnfitStep, with the weights as they were, if it or the gradient is not finite, or the loss is a spike.
     """
     world = state.world
     lr = step_learning_rate(request.schedule, state.tokens, request.global_batch_tokens)
@@ -303,13 +374,15 @@ def train_step(  # noqa: PLR0917
         agreed = Agreed.of(wishes.numbers(), world)
     loss = nll / targets
     gradient_norm = float(norm)
-    if not (math.isfinite(loss) and math.isfinite(gradient_norm)):
-        raise Diverged(
+    if (reason := state.watch.judge(loss, gradient_norm)) is not None:
+        what = (
             f"train: loss {loss}, gradient norm {gradient_norm} at step {state.step + 1} "
             f"(tokens {state.tokens} to {state.tokens + request.global_batch_tokens} of the plan), learning rate {lr}"
         )
+        raise UnfitStep(what, reason)
     state.optimizer.clip(norm)
     state.optimizer.step(lr)
+    state.watch.took(loss)
     state.step += 1
     state.tokens += request.global_batch_tokens
     line = {"step": state.step, "tokens": state.tokens, "loss": loss, "lr": lr, "gradNorm": gradient_norm}
@@ -372,15 +445,6 @@ def count_targets(request: TrainRequest, stream: TokenStream, first: int, count:
     return max(1, int((documents_BT[:, 1:] == documents_BT[:, :-1]).sum()))
 
 
-def _check_complete(request: TrainRequest, curve: bytes) -> None:
-    """Raises JobFailure unless the curve has each global batch of the plan once: a run cut short is never a success."""
-    batch, budget = request.global_batch_tokens, request.token_budget
-    trained, planned = [json.loads(line)["tokens"] for line in curve.splitlines()], range(batch, budget + 1, batch)
-    if trained != list(planned):
-        once = len(set(trained) & set(planned)) * batch
-        raise JobFailure(f"train: trained {once} of the {budget} tokens that were planned", "JobEnded")
-
-
 def _finish(job: Job, request: TrainRequest, state: TrainState, start_folder: Path, device: str) -> None:
     """Validates and commits; a crash in here costs no training, the last checkpoint is at the phase's end."""
     attempt, world = job.attempt(), state.world
@@ -408,19 +472,28 @@ def _finish(job: Job, request: TrainRequest, state: TrainState, start_folder: Pa
             copy_companions(start_folder, folder, "float32")
     write_folder(attempt.path(f"checkpoint/{OPTIMIZER}").parent, state, optimizer=True)
     if world.rank == 0:
-        _commit(job, request, state, attempt, measurement)
+        _commit(job, request, state, attempt, measurement, start_folder)
     world.share(None)
 
 
-def _commit(job: Job, request: TrainRequest, state: TrainState, attempt: Attempt, measurement: Json) -> None:
+def _commit(  # noqa: PLR0917
+    job: Job, request: TrainRequest, state: TrainState, attempt: Attempt, measurement: Json, start_folder: Path
+) -> None:
     # no restarts or times in here: the folder's digest is part of the next phase's fingerprint
-    saved = {"format": "cpt-train-state/1", "fingerprint": job.fingerprint, "planSha256": request.plan.sha256,
+    saved: Json = {"format": "cpt-train-state/1", "fingerprint": job.fingerprint, "planSha256": request.plan.sha256,
              "tokenizerSha256": request.tokenizer.sha256, "step": state.step, "tokens": state.tokens,
              "optimizerSteps": state.optimizer.steps}  # fmt: skip
+    before = read_folder_amendments(start_folder) if isinstance(request.start, FromCheckpoint) else []
+    if skipped := [*before, *({"planSha256": request.plan.sha256, **a} for a in state.amendments.to_json())]:
+        saved["amendments"] = skipped
     attempt.path("checkpoint/state.json").write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
     curve = b"".join(job.store.entry(s).read_bytes() for s in state.segments)
-    _check_complete(request, curve)
     attempt.path("curve.jsonl").write_bytes(curve)
+    lines = [json.loads(line) for line in curve.splitlines()]
+    check_ledger(lines, state.amendments, request.token_budget, request.global_batch_tokens)
+    losses = [line["loss"] for line in lines if "loss" in line]
+    if not losses:
+        raise Diverged(f"train: not one step of the phase was trained, all were skipped: {state.amendments.to_json()}")
     job.commit(
         attempt,
         {
@@ -429,10 +502,11 @@ def _commit(job: Job, request: TrainRequest, state: TrainState, attempt: Attempt
             "curve": attempt.ref("curve.jsonl"),
             "tokens": state.tokens,
             "steps": state.step,
-            "finalLoss": json.loads(curve.splitlines()[-1])["loss"],
+            "finalLoss": losses[-1],
             "weightsSha256": weights_sha256(attempt.folder / "model"),
             "restarts": state.restarts,
             "tokensPerSecond": state.tokens / max(state.train_seconds, 1e-9),
             "measurement": measurement,
+            **({"amendments": state.amendments.to_json()} if request.guard else {}),
         },
     )

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from cpt_ml.adamw import AdamW
+from cpt_ml.amendments import Amendments, trained_losses
 from cpt_ml.checkpoint_chain import Checkpoint
+from cpt_ml.divergence import LossWatch
 from cpt_ml.errors import BadRequest
 from cpt_ml.llama import Llama
 from cpt_ml.parallel import ALONE, World, local, whole
@@ -50,6 +52,8 @@ class TrainState:
     restarts: list[Json] = field(default_factory=list[Json])
     numerics: list[Json] = field(default_factory=list[Json])
     train_seconds: float = 0.0
+    watch: LossWatch = field(default_factory=LossWatch)
+    amendments: Amendments = field(default_factory=Amendments)
     _staging: dict[str, dict[str, Tensor]] = field(default_factory=dict[str, dict[str, Tensor]])
 
     def is_finite(self) -> bool:
@@ -67,6 +71,7 @@ class TrainState:
             "numerics": self.numerics,
             "trainSeconds": round(self.train_seconds, 3),
             "carry": list(self.segments),
+            **({"amendments": self.amendments.to_json()} if self.watch.settings else {}),
         }
 
     def snapshot(self, plan_sha256: str) -> Snapshot:
@@ -112,8 +117,19 @@ class TrainState:
         self.step, self.tokens = checkpoint.record["step"], checkpoint.tokens
         self.restarts, self.numerics = list(saved["restarts"]), list(saved["numerics"])
         self.train_seconds = saved["trainSeconds"]
+        self.amendments = Amendments.from_json(saved.get("amendments", []))
         self.curve = []
         self.committed(checkpoint)
+        curve = (checkpoint.paths[s["name"]].read_bytes() for s in self.segments)
+        self.watch.follow(trained_losses(line for segment in curve for line in segment.splitlines()))
+
+    def roll_back(self, checkpoint: Checkpoint) -> None:
+        """Takes up an earlier checkpoint of this phase; what the job has lived through and decided since is kept."""
+        amendments, restarts, seconds, numerics = self.amendments, self.restarts, self.train_seconds, self.numerics[-1]
+        self.restore(checkpoint)
+        self.amendments, self.restarts, self.train_seconds = amendments, restarts, seconds
+        if self.numerics[-1] != numerics:
+            self.numerics.append({**numerics, "fromStep": self.step})
 
 
 def parts_of(paths: Mapping[str, Path], name: str) -> list[Path]:
@@ -178,6 +194,11 @@ def restore_tensors(model: Sequence[Path], optimizer: Sequence[Path], steps: int
 def read_folder_steps(folder: Path) -> int:
     """Optimizer steps behind a phase's `checkpoint/` folder."""
     return json.loads((folder / "state.json").read_bytes())["optimizerSteps"]
+
+
+def read_folder_amendments(folder: Path) -> list[Json]:
+    """What was skipped on the way to a phase's `checkpoint/` folder, each with the plan that it was skipped of."""
+    return json.loads((folder / "state.json").read_bytes()).get("amendments", [])
 
 
 @dataclass

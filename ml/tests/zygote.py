@@ -2,7 +2,8 @@
 
 Importing torch costs seconds, so kill tests would take minutes with a cold process each. Nothing is computed here
 before a fork: a child that inherits a running OpenMP pool hangs. Answers `<pid>` to `<stage> <request> <result>`, and
-`<wait status>` to `wait <pid>`.
+`<wait status>` to `wait <pid>`. A fourth word is the job's folder of failpoints; CPT_ZYGOTE_SETUP (`module:word`) is a
+module whose `setup(word, job folder)` each job calls first.
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ def main() -> None:
             answer = os.fork()
             if answer == 0:
                 os.setsid()
+                if rest[2:]:
+                    os.environ["CPT_FAILPOINTS"] = rest[2]
+                if setup := os.environ.get("CPT_ZYGOTE_SETUP"):
+                    name, plant = setup.split(":")
+                    importlib.import_module(name).setup(plant, Path(rest[0]).parent)
                 os._exit(job.run(command, Path(rest[0]), Path(rest[1])))
         print(answer, flush=True)
 

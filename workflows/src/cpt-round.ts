@@ -75,6 +75,7 @@ export const cptRound = async (run: Run, resolved: ResolvedRun, setting: RoundSe
     seed: spec.seed,
     validation: { sets: validationSetsOf(corpus), windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc },
     ...(spec.training.documentMasking === undefined ? {} : { documentMasking: spec.training.documentMasking }),
+    ...(spec.training.guard === undefined ? {} : { guard: spec.training.guard }),
   }, { placement: spec.placement.train, note: trainNote })
 
   const { strata } = setting.compared === false ? { strata: [] } : await run.stage(at('compare-perplexity'), 'comparePerplexity', { before: before.measurement.perDoc, after: trained.measurement.perDoc, ...(before.trainedTokens === 0 ? acrossTokenizers(resolved) : {}) }, {
@@ -115,4 +116,4 @@ const changeOf = (c: PerplexityChange, measure: 'ppl' | 'nll'): TopicChange =>
   measure === 'ppl' ? { before: c.pplBefore, after: c.pplAfter, standardError: c.sePpl } : { before: c.nllBefore, after: c.nllAfter, standardError: c.seNll }
 
 const trainNote = (r: ResultOf<'train'>): string =>
-  `${r.steps} steps, ${r.tokens} tokens, loss ${r.finalLoss.toFixed(3)}${r.restarts.length === 0 ? '' : `, taken up again at step ${r.restarts.map((x) => x.step).join(', ')}`}`
+  `${r.steps} steps, ${r.tokens} tokens, loss ${r.finalLoss.toFixed(3)}${r.restarts.length === 0 ? '' : `, taken up again at step ${r.restarts.map((x) => x.step).join(', ')}`}${(r.amendments ?? []).length === 0 ? '' : `, ${r.amendments?.length} windows skipped`}`

@@ -130,16 +130,21 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
       const started = await readJson(join(job.path, 'started.json'), Started)
       if (started === null || started.host !== host || !(await isAlive(started))) return
       const log = join(job.path, 'log.jsonl')
-      if (await isHalted(started.pid)) {
-        await appendFile(log, 'the process is halted (SIGSTOP or a debugger): it has no stack to show\n')
-        return
+      const { pids } = (await readJson(join(job.path, 'ranks.json'), Ranks)) ?? { pids: [started.pid] }
+      const living = await membersOf(job, started, started.pid)
+      for (const [rank, pid] of pids.entries()) {
+        if (!living.includes(pid)) continue
+        const who = pids.length === 1 ? 'the process' : `rank ${rank} (process ${pid})`
+        if (await isHalted(pid)) {
+          await appendFile(log, `${who} is halted (SIGSTOP or a debugger): it has no stack to show\n`)
+          continue
+        }
+        if (pids.length > 1) await appendFile(log, `${who} stands here:\n`)
+        const before = await sizeOf(log)
+        signalProcess(pid, 'SIGUSR1')
+        const deadline = performance.now() + 2_000
+        while ((await sizeOf(log)) === before && performance.now() < deadline) await delay(20)
       }
-      const before = await sizeOf(log)
-      const ranks = await readJson(join(job.path, 'ranks.json'), Ranks)
-      const members = await jobMembers(started)
-      for (const pid of [started.pid, ...(ranks?.pids ?? []).filter((p) => p !== started.pid && members.includes(p))]) signalProcess(pid, 'SIGUSR1')
-      const deadline = performance.now() + 2_000
-      while ((await sizeOf(log)) === before && performance.now() < deadline) await delay(20)
     },
   }
 }
@@ -160,5 +165,8 @@ const forMemory = async (started: Started | null): Promise<string> => {
   const killed = started === null ? 0 : (await oomKills()) - started.oomKills
   return killed > 0 ? `; the kernel ended ${killed} process(es) for lack of memory meanwhile` : ''
 }
+
+/** `ranks.json` of a job of several processes on this machine, rank 0 first. */
+const Ranks = z.object({ pids: z.array(z.int().positive()) })
 
 const sizeOf = (path: string): Promise<number> => stat(path).then((s) => s.size, () => 0)

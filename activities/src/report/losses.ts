@@ -1,3 +1,4 @@
+import type { Amendment } from '@cpt/contracts/train'
 import { z } from 'zod'
 import { chart, ink, legend, valueAxis } from './chart.ts'
 import { clip, h, type Html } from './html.ts'
@@ -36,12 +37,27 @@ ${table<Phase>(
     { head: 'Learning rate at the end', numeric: true, cell: (p) => rate(p.points.at(-1)?.lr ?? 0) },
     { head: 'Tokens per second', numeric: true, cell: (p) => count(Math.round(p.round.train?.tokensPerSecond ?? 0)) },
     { head: 'Restarts', numeric: true, cell: (p) => count(p.restarts.length) },
+    ...(phases.some((p) => skippedBy(p).length > 0) ? [{ head: 'Tokens skipped', numeric: true, cell: (p: Phase) => count(tokensOf(skippedBy(p))) }] : []),
   ],
   phases,
 )}
+${phases.map(skippedIn)}
 ${restarts.length === 0 ? h`<p>No job had to be restarted.</p>` : h`<p>${restarts.map((r) => `${r.round}: attempt ${r.attempt} went on from step ${count(r.step)} (${plural(r.tokens, 'token')} into the round).`).join(' ')} Each goes on from its last checkpoint: no token is trained twice, none is left out.</p>`}
 ${note('Loss in nats per target token of the global batch. It follows the mixture: a round of harder or other text starts at another level, which is no loss of ability. What the model can do is measured on the frozen sets below.')}`
   return { id, title, body }
+}
+
+const skippedBy = (p: Phase): readonly Amendment[] => p.round.train?.amendments ?? []
+const tokensOf = (skipped: readonly Amendment[]): number => skipped.reduce((sum, a) => sum + a.toToken - a.fromToken, 0)
+const why = { 'spike': 'the loss spiked', 'not-finite': 'the loss or its gradient was no number', 'weights-not-finite': 'the weights were no numbers any more' } as const
+
+/** The amendments of a round, in words: trained + skipped = planned. */
+const skippedIn = (p: Phase): Html => {
+  const skipped = skippedBy(p)
+  if (skipped.length === 0) return h``
+  const planned = p.round.train?.tokens ?? 0
+  const windows = skipped.map((a) => `tokens ${count(a.fromToken)} to ${count(a.toToken)} (${why[a.reason]} at step ${count(a.step)})`).join('; ')
+  return h`<p>${p.round.label}: of ${count(planned)} planned tokens ${count(planned - tokensOf(skipped))} were trained and ${count(tokensOf(skipped))} skipped: ${windows}. The round went on from the weights that it had where each window begins.</p>`
 }
 
 const phasesOf = (view: View): Phase[] => {

@@ -166,6 +166,17 @@ test('restarts are marked on the curve and told in words', () => {
   expect(textOf(page)).toContain('attempt 2 went on from step 60')
 })
 
+test('skipped windows are told with their place and cause, and trained + skipped is what was planned', () => {
+  const run = sampleRun()
+  expect(textOf(render(run))).not.toContain('skipped')
+  const record = run.source.records.get(run.request.lines.find((l) => l.key === 'bilingual/round-1/train')!.fingerprint)!
+  Object.assign(record.result as object, { amendments: [{ fromToken: 40_960, toToken: 106_496, reason: 'spike', step: 26 }, { fromToken: 200_704, toToken: 204_800, reason: 'not-finite', step: 50 }] })
+  const text = textOf(render(run))
+  expect(text).toContain('of 491,520 planned tokens 421,888 were trained and 69,632 skipped')
+  expect(text).toContain('tokens 40,960 to 106,496 (the loss spiked at step 26); tokens 200,704 to 204,800 (the loss or its gradient was no number at step 50)')
+  expect(text).toContain('Tokens skipped')
+})
+
 test('what led to a run, as the verdict of a sweep, stands in its lineage', () => {
   const { request, source } = sampleRun()
   const page = renderReport({ ...request, spec: { ...request.spec, lineage: [{ what: 'verdict of <b>the</b> sweep', uri: `store:${'c'.repeat(64)}/verdict.json`, sha256: 'd'.repeat(64) }] } }, source)
