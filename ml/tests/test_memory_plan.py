@@ -6,7 +6,7 @@ import functools
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -107,7 +107,7 @@ def test_the_activations_kept_are_those_that_torch_saves(layout: Layout, every: 
 
 
 @contextmanager
-def fake_world(ranks: int) -> Iterator[None]:
+def fake_world(ranks: int) -> Generator[None]:
     """A process group of one process that believes it is the first of many."""
     import torch.distributed as dist  # noqa: PLC0415
     from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: PLC0415

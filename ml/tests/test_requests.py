@@ -16,8 +16,8 @@ from cpt_ml.count_strata import CountStrataRequest
 from cpt_ml.decontaminate import DecontaminateRequest
 from cpt_ml.dedup import DedupRequest
 from cpt_ml.dedup_signatures import DedupSignaturesRequest
-from cpt_ml.errors import BadRequest
 from cpt_ml.dry_train import DryTrainRequest
+from cpt_ml.errors import BadRequest
 from cpt_ml.evaluate_benchmark import EvaluateBenchmarkRequest
 from cpt_ml.evaluate_perplexity import EvaluatePerplexityRequest
 from cpt_ml.export_model import ExportModelRequest

@@ -149,9 +149,6 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
   }
 }
 
-/** Processes of a job that runs as several. */
-const Ranks = z.object({ pids: z.array(z.int().positive()) })
-
 const beatOf = (job: JobFolder): Promise<Beat | null> => readJson(join(job.path, 'beat.json'), Beat)
 
 /** The end record that a job may have written between two looks. */
