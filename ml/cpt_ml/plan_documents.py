@@ -6,12 +6,13 @@ import json
 
 import numpy as np
 
-from cpt_ml.corpus import read_table
 from cpt_ml.store import ArtifactRef, Store
 
 
 def documents_between(store: Store, plan: ArtifactRef, from_token: int, to_token: int) -> list[str]:
     """Ids of the documents with tokens in [from_token, to_token) of the plan, in its order, each once."""
+    from cpt_ml.corpus import read_table  # noqa: PLC0415 - pyarrow, and a step of training needs none
+
     folder = store.folder(plan)
     pools = json.loads((folder / "plan.json").read_bytes())["pools"]
     table = read_table(folder / "pieces.parquet", columns=["offset", "length", "pool", "shard", "row"])

@@ -108,15 +108,17 @@ def write_split(  # noqa: PLR0917
     tensor: Callable[[str], Tensor],
     here: bool,
     metadata: dict[str, str] | None = FOR_TORCH,
-) -> None:
-    """Writes whole tensors to `name`, or above 5 GB to several files with a Hugging Face index beside them.
+    max_bytes: int = FILE_BYTES,
+) -> list[str]:
+    """Writes whole tensors to `name`, or above `max_bytes` to several files with a Hugging Face index beside them, and
+    returns the names of all.
 
     `tensor` is asked for each in turn, by every process if several hold its rows; `here` says who writes. At most one
-    file's tensors are held at a time. `sizes` are in bytes.
+    file's tensors are held at a time. `sizes` are in bytes; a file of one tensor may be larger than `max_bytes`.
     """
     from safetensors.torch import save_file  # noqa: PLC0415
 
-    groups = _groups(sizes)
+    groups = _groups(sizes, max_bytes)
     stem = name.removesuffix(".safetensors")
     index: dict[str, str] = {}
     for i, group in enumerate(groups, 1):
@@ -129,16 +131,20 @@ def write_split(  # noqa: PLR0917
         index |= dict.fromkeys(group, file)
         if here:
             save_file(tensors, folder / file, metadata)
-    if here and len(groups) > 1:
+    files = sorted(set(index.values()))
+    if len(groups) == 1:
+        return files
+    if here:
         content = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}
         (folder / f"{name}.index.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
+    return [*files, f"{name}.index.json"]
 
 
-def _groups(sizes: Mapping[str, int]) -> list[list[str]]:
+def _groups(sizes: Mapping[str, int], max_bytes: int) -> list[list[str]]:
     groups: list[list[str]] = [[]]
     filled = 0
     for name, size in sizes.items():
-        if groups[-1] and filled + size > FILE_BYTES:
+        if groups[-1] and filled + size > max_bytes:
             groups.append([])
             filled = 0
         groups[-1].append(name)

@@ -7,7 +7,6 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,6 @@ COMPANIONS = (
 
 INDEX = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000  # that of the safetensors library; a header is held in memory
-MAX_FILE_BYTES = 5_000_000_000  # the shards that Hugging Face writes
 FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\.safetensors")
 SHARD_NAME = re.compile(r"model-(\d{5})-of-(\d{5})\.safetensors")
 TYPE_BYTES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U64": 8, "U32": 4,
@@ -181,34 +179,6 @@ def count_parameters(folder: Path) -> int:
 def read_weights(folder: Path) -> dict[str, Any]:
     """All tensors of a model folder by name, on the CPU."""
     return {name: tensor[:] for name, tensor in stored_weights(folder).items()}
-
-
-def write_sharded(
-    folder: Path, sizes: dict[str, int], tensor: Callable[[str], Any], max_bytes: int = MAX_FILE_BYTES
-) -> list[str]:
-    """Writes tensors of these names and bytes to files of at most `max_bytes` (or one tensor) in the order given, and
-    returns their names: model.safetensors, or shards and their index. `tensor` is asked for each when it is its turn,
-    so that no more than a file of them is in memory."""
-    from safetensors.torch import save_file  # noqa: PLC0415
-
-    parts: list[list[str]] = []
-    filled = max_bytes + 1
-    for name, size in sizes.items():
-        if filled + size > max_bytes:
-            parts.append([])
-            filled = 0
-        parts[-1].append(name)
-        filled += size
-    names = [f"model-{i:05d}-of-{len(parts):05d}.safetensors" for i in range(1, len(parts) + 1)]
-    names = names if len(parts) > 1 else ["model.safetensors"]
-    for file, part in zip(names, parts, strict=True):
-        save_file({n: tensor(n).detach().cpu().contiguous() for n in part}, folder / file, {"format": "pt"})
-    if len(parts) == 1:
-        return names
-    weight_map = {n: file for file, part in zip(names, parts, strict=True) for n in part}
-    index = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": weight_map}
-    (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    return [*names, INDEX]
 
 
 def weights_sha256(folder: Path) -> str:

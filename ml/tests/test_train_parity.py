@@ -157,7 +157,9 @@ def test_a_phase_that_trained_fewer_tokens_than_planned_is_no_success(
 ) -> None:
     request = peer.another()
     bug(monkeypatch)
-    with pytest.raises(BadData, match=r"2944 tokens trained \+ 0 skipped are not the plan's 3072|line 1[123] of the curve"):
+    with pytest.raises(
+        BadData, match=r"2944 tokens trained \+ 0 skipped are not the plan's 3072|line 1[123] of the curve"
+    ):
         peer.bench.run("train", request)
     of = fingerprint("train", request)
     assert not (peer.bench.folder / "store" / "commits" / of[:2] / f"{of}.json").exists()

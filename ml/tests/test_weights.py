@@ -18,6 +18,7 @@ from tiny import make_model
 
 from cpt_ml.errors import BadRequest
 from cpt_ml.llama import load_llama
+from cpt_ml.tensor_files import write_split
 from cpt_ml.weights import (
     INDEX,
     count_parameters,
@@ -26,7 +27,6 @@ from cpt_ml.weights import (
     stored_weights,
     weight_files,
     weights_sha256,
-    write_sharded,
 )
 
 
@@ -35,7 +35,7 @@ def sharded(source: Path, target: Path, max_bytes: int = 4000) -> list[str]:
     target.mkdir(parents=True, exist_ok=True)
     tensors = read_weights(source)
     sizes = {n: t.numel() * t.element_size() for n, t in tensors.items()}
-    names = write_sharded(target, sizes, tensors.__getitem__, max_bytes)
+    names = write_split(target, "model.safetensors", sizes, tensors.__getitem__, here=True, max_bytes=max_bytes)
     shutil.copy(source / "config.json", target)
     return names
 
