@@ -24,8 +24,8 @@ from cpt_ml.durable_files import TEMPORARY
 from cpt_ml.errors import JobFailure, Superseded, TryAgain
 from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
-from cpt_ml.parallel import ALONE, World
 from cpt_ml.store import Attempt, Json
+from cpt_ml.world import ALONE, World
 
 RECORD_NAME = re.compile(r"\d{3}-\d{6}")
 

@@ -24,12 +24,13 @@ from cpt_ml.errors import BadData, BadRequest, Diverged
 from cpt_ml.job import Job
 from cpt_ml.mfu import measure_against, memory_peak_bytes, total_parameters
 from cpt_ml.nll import document_nll
-from cpt_ml.parallel import IMPORTED, World, local, open_world
+from cpt_ml.parallel import IMPORTED, local, open_world
 from cpt_ml.saving import Saver
 from cpt_ml.special_tokens import tokenizer_file, vocabulary_size
 from cpt_ml.store import ArtifactRef, Json
 from cpt_ml.train import TrainRequest, Wishes, build_model, train_step, verified_folder
 from cpt_ml.train_state import SaveRhythm, TrainState
+from cpt_ml.world import World
 
 PARALLEL = IMPORTED
 # a first step compiles, fills caches and lets the allocator find its size

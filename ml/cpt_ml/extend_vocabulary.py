@@ -18,7 +18,8 @@ from cpt_ml.errors import BadRequest
 from cpt_ml.job import Job
 from cpt_ml.special_tokens import BOS_NAMES, EOS_NAMES, tokenizer_file
 from cpt_ml.store import ArtifactRef, Json
-from cpt_ml.weights import copy_companions, stored_weights, weights_sha256, write_sharded
+from cpt_ml.tensor_files import write_split
+from cpt_ml.weights import copy_companions, stored_weights, weights_sha256
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 RECORD = "vocabulary-extension.json"
@@ -70,7 +71,11 @@ def run(job: Job) -> None:
     attempt = job.attempt()
     target = attempt.path("model/config.json").parent
     job.beat("write")
-    write_sharded(target, sizes, lambda n: means(stored[n][:], rows.sources) if n in changed else stored[n][:])
+
+    def tensor(name: str) -> Any:
+        return means(stored[name][:], rows.sources) if name in changed else stored[name][:]
+
+    write_split(target, "model.safetensors", sizes, tensor, here=True)
     copy_companions(source, target)
     for name in OF_TOKENIZER:
         (target / name).unlink(missing_ok=True)

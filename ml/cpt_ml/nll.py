@@ -17,7 +17,7 @@ import numpy.typing as npt
 from cpt_ml.errors import BadRequest
 
 if TYPE_CHECKING:
-    from cpt_ml.parallel import World
+    from cpt_ml.world import World
 
 B = TypeVar("B")
 R = TypeVar("R")

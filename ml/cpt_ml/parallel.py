@@ -10,8 +10,6 @@ from __future__ import annotations
 import datetime
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,91 +19,9 @@ from cpt_ml.errors import BadRequest
 from cpt_ml.job import Job
 from cpt_ml.llama import Llama, LlamaConfig, build_on_meta
 from cpt_ml.tensor_files import TensorRows, rows_of
+from cpt_ml.world import ALONE, World, distributed
 
 IMPORTED = ("torch.distributed.fsdp", "torch.distributed.tensor")
-REASONS = (None, "asked", "time-limit", "orphaned")
-
-
-@dataclass(frozen=True)
-class World:
-    """All processes of a training; this one is `rank` of `size`, and has part `shard` of `shards` of each parameter."""
-
-    rank: int = 0
-    size: int = 1
-    local_rank: int = 0
-    local_size: int = 1
-    replicas: int = 1
-    mesh: Any = None
-
-    @property
-    def shards(self) -> int:
-        return self.size // self.replicas
-
-    @property
-    def shard(self) -> int:
-        return self.rank % self.shards
-
-    @property
-    def writes(self) -> bool:
-        """Whether this process saves its part: of equal replicas the first does."""
-        return self.rank < self.shards
-
-    def sum(self, values: Sequence[float]) -> list[float]:
-        """Adds up float64 numbers over all processes."""
-        if self.size == 1:
-            return list(values)
-        total = torch.tensor(values, dtype=torch.float64)
-        _distributed().all_reduce(total)
-        return total.tolist()
-
-    def sum_array(self, values: Any) -> Any:
-        """Adds up a numpy array over all processes, in place."""
-        if self.size > 1:
-            _distributed().all_reduce(torch.from_numpy(values))
-        return values
-
-    def share(self, value: Any) -> Any:
-        """What rank 0 has."""
-        if self.size == 1:
-            return value
-        box = [value]
-        _distributed().broadcast_object_list(box, src=0)
-        return box[0]
-
-    def gather(self, value: Any) -> list[Any]:
-        """What each process has, by rank."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        _distributed().all_gather_object(values, value)
-        return values
-
-    def check_stop(self, job: Job) -> None:
-        """Raises Stopped or Orphaned in all processes as soon as one of them was told to leave."""
-        if self.size == 1:
-            return job.check_stop()
-        told = self.sum(stop_flags(job))
-        job.check_stop(agreed_reason(told))
-
-
-ALONE = World()
-
-
-def stop_flags(job: Job) -> list[float]:
-    """One number a reason to leave, to be added up over all processes."""
-    told = job.stopping
-    reason = told if told in REASONS else "asked"
-    return [float(reason == r) for r in REASONS[1:]]
-
-
-def agreed_reason(told: Sequence[float]) -> str | None:
-    return next((reason for reason, n in zip(REASONS[1:], told, strict=True) if n), None)
-
-
-def _distributed() -> Any:
-    import torch.distributed as dist  # noqa: PLC0415
-
-    return dist
 
 
 def open_world(job: Job, device: str) -> World:
@@ -140,7 +56,7 @@ def meet(job: Job, backend: str) -> None:
     if int(os.environ["LOCAL_WORLD_SIZE"]) == job.world and os.path.isdir("/sys/class/net/lo"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # needs no name of this machine that resolves
     store = _meeting_place(job, limit)
-    _distributed().init_process_group(backend, store=store, rank=job.rank, world_size=job.world, timeout=limit)
+    distributed().init_process_group(backend, store=store, rank=job.rank, world_size=job.world, timeout=limit)
 
 
 def _meeting_place(job: Job, limit: datetime.timedelta) -> Any:
@@ -150,7 +66,7 @@ def _meeting_place(job: Job, limit: datetime.timedelta) -> Any:
         return None
     more = {"is_master": True, "master_listen_fd": int(fd)} if fd else {}
     host, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
-    return _distributed().TCPStore(host, port, job.world, timeout=limit, wait_for_workers=False, **more)
+    return distributed().TCPStore(host, port, job.world, timeout=limit, wait_for_workers=False, **more)
 
 
 def share_of(total: int, world: World) -> range:

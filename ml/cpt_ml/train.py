@@ -29,17 +29,7 @@ from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
 from cpt_ml.llama import Llama, LlamaConfig, load_llama
 from cpt_ml.mfu import measure_against, memory_peak_bytes
-from cpt_ml.parallel import (
-    IMPORTED,
-    World,
-    agreed_reason,
-    build_sharded,
-    micro_steps,
-    open_world,
-    set_last_micro_step,
-    share_of,
-    stop_flags,
-)
+from cpt_ml.parallel import IMPORTED, build_sharded, micro_steps, open_world, set_last_micro_step, share_of
 from cpt_ml.plan_documents import documents_between
 from cpt_ml.saving import Saver
 from cpt_ml.schedule import Schedule, step_learning_rate
@@ -59,6 +49,7 @@ from cpt_ml.train_state import (
 )
 from cpt_ml.validation import ValidationSettings, measure
 from cpt_ml.weights import copy_companions, weight_files, weights_sha256
+from cpt_ml.world import World, agreed_reason, stop_flags
 
 # what several processes need: imported before they are forked (job.py)
 PARALLEL = IMPORTED

@@ -19,9 +19,10 @@ from cpt_ml.checkpoint_chain import Checkpoint
 from cpt_ml.divergence import LossWatch
 from cpt_ml.errors import BadRequest
 from cpt_ml.llama import Llama
-from cpt_ml.parallel import ALONE, World, local, whole
+from cpt_ml.parallel import local, whole
 from cpt_ml.store import Attempt, Json
 from cpt_ml.tensor_files import TensorRows, part_name, rows_of, sizes_of, write_split, write_tensors
+from cpt_ml.world import ALONE, World
 
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
 RNG = ("rng.cpu", "rng.cuda")

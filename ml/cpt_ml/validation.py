@@ -16,7 +16,7 @@ from cpt_ml.store import ArtifactRef, Attempt, Json
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from cpt_ml.parallel import World
+    from cpt_ml.world import World
 
 StratumKey = tuple[str, str, str, str | None]
 
