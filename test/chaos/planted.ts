@@ -17,7 +17,7 @@ export interface PlantedBug {
 export const plantedBugs: readonly PlantedBug[] = [
   {
     name: 'the position in the data is not restored',
-    patch: { file: 'ml/cpt_ml/train.py', edits: [['    first = state.tokens // length\n', '    first = (state.tokens - (state.restarts[-1]["tokens"] if state.restarts else 0)) // length\n']] },
+    patch: { file: 'ml/cpt_ml/train.py', edits: [['    first = state.tokens // request.sequence_tokens\n', '    first = (state.tokens - (state.restarts[-1]["tokens"] if state.restarts else 0)) // request.sequence_tokens\n']] },
     scenario: jobKilled,
   },
   {
@@ -48,7 +48,7 @@ export const plantedBugs: readonly PlantedBug[] = [
   },
   {
     name: 'digests of a checkpoint are not verified',
-    patch: { file: 'ml/cpt_ml/checkpoint_chain.py', edits: [['            if found != f["sha256"]:\n', '            if found == "missing":\n']] },
+    patch: { file: 'ml/cpt_ml/checkpoint_chain.py', edits: [['        return None if found == file["sha256"] else ', '        return None if found != "missing" else ']] },
     scenario: checkpointDamaged,
   },
   {
