@@ -26,11 +26,9 @@ from cpt_ml.mfu import measure_against, memory_peak_bytes, total_parameters
 from cpt_ml.nll import document_nll
 from cpt_ml.parallel import IMPORTED, local, open_world
 from cpt_ml.saving import Saver
-from cpt_ml.special_tokens import tokenizer_file, vocabulary_size
 from cpt_ml.store import ArtifactRef, Json
-from cpt_ml.train import TrainRequest, Wishes, build_model, train_step, verified_folder
+from cpt_ml.train import TrainRequest, Wishes, build_model, micro_batch_of, train_step, verified_folder
 from cpt_ml.train_state import SaveRhythm, TrainState
-from cpt_ml.world import World
 
 PARALLEL = IMPORTED
 # a first step compiles, fills caches and lets the allocator find its size
@@ -79,24 +77,14 @@ def run(job: Job) -> None:
     world = open_world(job, device)
     as_train = _as_train(job.request)
     began = time.monotonic()
-    model = build_model(verified_folder(job, world, request.model), as_train, world, device)
-    model.recompute(job.placement.get("activationCheckpointing", "none"))
-    if job.placement.get("compile"):
-        model.compile_layers()
-    vocabulary = vocabulary_size(tokenizer_file(job.store, request.tokenizer))
-    if vocabulary > model.config.vocabulary:
-        raise BadRequest(
-            f"dry-train: the tokenizer has ids below {vocabulary}, the model below {model.config.vocabulary}"
-        )
+    model, vocabulary = build_model(job, verified_folder(job, world, request.model), as_train, world, device)
     state = TrainState(model, AdamW(model.named_parameters(), request.optimizer), world)
     chain = CheckpointChain(job, world)
     chain.resume()  # an attempt before this one may have saved: names go on after it
     model_seconds = time.monotonic() - began
 
     stream = SyntheticStream(vocabulary, request.seed)
-    micro_batch = max(
-        1, min(job.placement["batchTokens"] // request.sequence_tokens, -(-as_train.sequences // world.size))
-    )
+    micro_batch = micro_batch_of(job, as_train, world)
     steps = _steps(job, as_train, stream, state, chain, micro_batch, device)
     loaded_seconds = _load(job, state, steps.saved)
     evaluation = _evaluate(job, request, stream, state, device)
@@ -240,17 +228,13 @@ def _evaluate(job: Job, request: DryTrainRequest, stream: SyntheticStream, state
     began = time.monotonic()
     scores = document_nll(
         state.model, docs, window, window, window, job.placement["batchTokens"], device,
-        lambda done, total: job.beat("validate", done, total, "tokens"), _several(world),
+        lambda done, total: job.beat("validate", done, total, "tokens"), world,
     )  # fmt: skip
     seconds, tokens = time.monotonic() - began, sum(n for _, n in scores)
     total = sum(s for s, _ in scores)
     if not np.isfinite(total):
         raise Diverged(f"dry-train: the loss of the evaluation is {total}")
     return {"evaluationSeconds": seconds, "evaluationTokens": tokens}
-
-
-def _several(world: World) -> World | None:
-    return world if world.size > 1 else None
 
 
 def _timed(act: Callable[[], None]) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import datetime
 import math
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 
 from cpt_ml.errors import BadRequest
 from cpt_ml.job import Job
-from cpt_ml.llama import Llama, LlamaConfig, build_on_meta
-from cpt_ml.tensor_files import TensorRows, rows_of
+from cpt_ml.llama import Llama, LlamaConfig, build_on_meta, load_weights, materialise
+from cpt_ml.weights import stored_weights
 from cpt_ml.world import ALONE, World, distributed
 
 IMPORTED = ("torch.distributed.fsdp", "torch.distributed.tensor")
@@ -95,25 +96,21 @@ def local(tensor: Tensor) -> Tensor:
     return sharded.to_local() if hasattr(sharded, "to_local") else tensor
 
 
-def build_sharded(config: LlamaConfig, weights: TensorRows, world: World, device: str, dtype: torch.dtype) -> Llama:
-    """A model of which this process reads and holds its rows alone, fp32, computing in `dtype`.
-
-    Raises BadRequest if the weights do not fit config.json.
-    """
+def build_sharded(folder: Path, world: World, device: str, dtype: torch.dtype) -> Llama:
+    """The model of a Hugging Face folder of which this process reads and holds its rows alone, fp32, computing in
+    `dtype`. Raises BadRequest if the weights do not fit config.json."""
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # noqa: PLC0415
     from torch.distributed.fsdp import register_fsdp_forward_method as gather_inside  # noqa: PLC0415
 
-    model = build_on_meta(config)
-    weights.check({n: tuple(p.shape) for n, p in model.named_parameters()}, ["lm_head.weight"] if config.tied else [])
+    model = build_on_meta(LlamaConfig.read(folder))
     half = dtype == torch.bfloat16
     policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32) if half else None
     sharding: dict[str, Any] = {"mesh": world.mesh, **({"mp_policy": policy} if policy else {})}
     for layer in model.model.layers:
         fully_shard(layer, **sharding)
     sharded: Any = fully_shard(model, **sharding)
-    for name, parameter in list(model.named_parameters()):
-        _fill(model, name, parameter, weights, world, device)
-    model.tie()
+    materialise(model, device)
+    load_weights(model, stored_weights(folder), folder.name)
     for module in model.modules():
         if hasattr(module, "set_gradient_divide_factor"):
             part: Any = module
@@ -127,15 +124,6 @@ def build_sharded(config: LlamaConfig, weights: TensorRows, world: World, device
 
 def _run_inside(_model: nn.Module, work: Any) -> Any:
     return work()
-
-
-def _fill(  # noqa: PLR0917
-    model: nn.Module, name: str, parameter: Any, weights: TensorRows, world: World, device: str
-) -> None:
-    rows = rows_of(parameter.shape[0], world.shard, world.shards)
-    part = weights.read(name, rows).to(device=device, dtype=torch.float32)
-    owner, _, attribute = name.rpartition(".")
-    setattr(model.get_submodule(owner), attribute, nn.Parameter(as_sharded(part, parameter)))
 
 
 def as_sharded(part: Tensor, like: Any) -> Any:

@@ -27,7 +27,7 @@ from cpt_ml.divergence import GuardSettings, LossWatch, UnfitStep
 from cpt_ml.errors import BadRequest, Diverged, Orphaned, Paused, Stopped
 from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
-from cpt_ml.llama import Llama, LlamaConfig, load_llama
+from cpt_ml.llama import Llama, load_llama
 from cpt_ml.mfu import measure_against, memory_peak_bytes
 from cpt_ml.parallel import IMPORTED, build_sharded, micro_steps, open_world, set_last_micro_step, share_of
 from cpt_ml.plan_documents import documents_between
@@ -35,7 +35,7 @@ from cpt_ml.saving import Saver
 from cpt_ml.schedule import Schedule, step_learning_rate
 from cpt_ml.special_tokens import tokenizer_file, vocabulary_size
 from cpt_ml.store import ArtifactRef, Attempt, Json
-from cpt_ml.tensor_files import TensorRows, split_files
+from cpt_ml.tensor_files import split_files
 from cpt_ml.token_stream import TokenStream, targets_within
 from cpt_ml.train_state import (
     MODEL,
@@ -116,22 +116,14 @@ def run(job: Job) -> None:
     start_folder = verified_folder(job, world, start)
     stream = TokenStream(job.store, verified_folder(job, world, request.plan))
     _check(request, stream)
-    model = build_model(start_folder, request, world, device)
-    model.recompute(job.placement.get("activationCheckpointing", "none"))
-    if job.placement.get("compile"):
-        model.compile_layers()
-    vocabulary = vocabulary_size(tokenizer_file(job.store, request.tokenizer))
-    if vocabulary > model.config.vocabulary:
-        raise BadRequest(f"train: the tokenizer has ids below {vocabulary}, the model below {model.config.vocabulary}")
+    model, _ = build_model(job, start_folder, request, world, device)
     state = TrainState(model, AdamW(model.named_parameters(), request.optimizer), world, watch=LossWatch(request.guard))
     if isinstance(request.start, FromCheckpoint) and request.start.optimizer == "keep":
         restore_tensors(
             weight_files(start_folder), split_files(start_folder, OPTIMIZER), read_folder_steps(start_folder), state
         )
 
-    micro_batch = max(
-        1, min(job.placement["batchTokens"] // request.sequence_tokens, -(-request.sequences // world.size))
-    )
+    micro_batch = micro_batch_of(job, request, world)
     kept = job.placement.get("checkpoints", {})
     chain = CheckpointChain(job, world, kept.get("keepLast", 2), kept.get("keepEvery"))
     checkpoint = chain.resume()
@@ -154,11 +146,28 @@ def verified_folder(job: Job, world: World, ref: ArtifactRef) -> Path:
     return Path(verified[world.rank - world.local_rank])
 
 
-def build_model(folder: Path, request: TrainRequest, world: World, device: str) -> Llama:
+def build_model(job: Job, folder: Path, request: TrainRequest, world: World, device: str) -> tuple[Llama, int]:
+    """The model of a folder as the placement has it, and the size of the tokenizer's vocabulary.
+
+    Raises BadRequest if that is larger than the model's.
+    """
     if world.size == 1:
-        return load_llama(folder, device=device)
-    dtype = getattr(torch, request.dtype)
-    return build_sharded(LlamaConfig.read(folder), TensorRows(weight_files(folder)), world, device, dtype)
+        model = load_llama(folder, device=device)
+    else:
+        model = build_sharded(folder, world, device, getattr(torch, request.dtype))
+    model.recompute(job.placement.get("activationCheckpointing", "none"))
+    if job.placement.get("compile"):
+        model.compile_layers()
+    vocabulary = vocabulary_size(tokenizer_file(job.store, request.tokenizer))
+    if vocabulary > model.config.vocabulary:
+        raise BadRequest(f"train: the tokenizer has ids below {vocabulary}, the model below {model.config.vocabulary}")
+    return model, vocabulary
+
+
+def micro_batch_of(job: Job, request: TrainRequest, world: World) -> int:
+    """Sequences that a process computes at a time: as many as `placement.batchTokens` allows, at least one."""
+    most = -(-request.sequences // world.size)
+    return max(1, min(job.placement["batchTokens"] // request.sequence_tokens, most))
 
 
 def _check(request: TrainRequest, stream: TokenStream) -> None:

@@ -6,8 +6,6 @@ import os
 import subprocess
 import sys
 
-import pytest
-
 # activities/src/config.ts
 KEEPS_EVERYTHING = (
     "glibc.malloc.mmap_threshold=4294967296:glibc.malloc.trim_threshold=4294967296:glibc.malloc.top_pad=67108864"
@@ -20,8 +18,6 @@ def resident():
 def fill(size, count):
     return [np.ones(size, dtype=np.uint8) for _ in range(count)]
 """
-
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc alone has these settings")
 
 
 def printed(script: str) -> list[int]:

@@ -24,6 +24,7 @@ from test_train_resume import (
     forget_position,
     forget_rng,
     forget_weights,
+    plant_in_restore,
 )
 from tiny import make_plan, plan_folder, train_request
 
@@ -147,13 +148,7 @@ def test_the_comparison_notices_whatever_a_masked_resume_forgets(
     phase: Phase, bug: Callable[[train_state.TrainState], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phase.records()[-1].unlink()
-    restore = train_state.TrainState.restore
-
-    def restore_badly(self: train_state.TrainState, checkpoint: Any) -> None:
-        restore(self, checkpoint)
-        bug(self)
-
-    monkeypatch.setattr(train_state.TrainState, "restore", restore_badly)
+    plant_in_restore(bug, monkeypatch)
     assert phase.resumes_otherwise()
 
 

@@ -170,11 +170,8 @@ def forget_curve(state: train_state.TrainState) -> None:
     state.segments = state.segments[:-1]
 
 
-@pytest.mark.parametrize("bug", [forget_moments, forget_optimizer_steps, forget_weights, forget_rng])
-def test_the_comparison_notices_whatever_a_resume_forgets(
-    phase: Phase, bug: Callable[[train_state.TrainState], None], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    phase.records()[-1].unlink()
+def plant_in_restore(bug: Callable[[train_state.TrainState], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every checkpoint that is taken up has the bug from now on."""
     restore = train_state.TrainState.restore
 
     def restore_badly(self: train_state.TrainState, checkpoint: Any) -> None:
@@ -182,6 +179,14 @@ def test_the_comparison_notices_whatever_a_resume_forgets(
         bug(self)
 
     monkeypatch.setattr(train_state.TrainState, "restore", restore_badly)
+
+
+@pytest.mark.parametrize("bug", [forget_moments, forget_optimizer_steps, forget_weights, forget_rng])
+def test_the_comparison_notices_whatever_a_resume_forgets(
+    phase: Phase, bug: Callable[[train_state.TrainState], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    phase.records()[-1].unlink()
+    plant_in_restore(bug, monkeypatch)
     assert phase.resumes_otherwise()
 
 
@@ -190,13 +195,7 @@ def test_a_phase_whose_ledger_is_not_the_plan_is_never_committed(
     phase: Phase, bug: Callable[[train_state.TrainState], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phase.records()[-1].unlink()
-    restore = train_state.TrainState.restore
-
-    def restore_badly(self: train_state.TrainState, checkpoint: Any) -> None:
-        restore(self, checkpoint)
-        bug(self)
-
-    monkeypatch.setattr(train_state.TrainState, "restore", restore_badly)
+    plant_in_restore(bug, monkeypatch)
     with pytest.raises(BadData, match=r"line \d+ of the curve"):
         phase.resume()
     assert not (phase.store / "commits" / phase.fingerprint[:2] / f"{phase.fingerprint}.json").exists()
