@@ -39,6 +39,12 @@ test('more processes than GPUs are refused by path', async () => {
   expect((refused as Unplannable).problems).toMatchObject([{ path: 'placement.train.processesPerNode', got: '8' }])
 })
 
+test('documents that are hidden from each other cost a part of their own', quickly, async () => {
+  const partsOf = async (documentMasking: boolean) => (await planTraining(config, await completeInput(config, { training: { documentMasking } }), { device: devices.cpu, mfu: 0.4, peakTflops: null })).memory.parts
+  expect((await partsOf(true))['document masks']).toBeGreaterThan(0)
+  expect(await partsOf(false)).not.toHaveProperty('document masks')
+})
+
 test('the memory of a CPU process is its share of memoryMiB', quickly, async () => {
   const spec = await completeInput(config, { placement: { train: { processesPerNode: 2, memoryMiB: 1024 } } })
   const plan = await planTraining(config, spec, { device: devices.cpu, mfu: 0.4, peakTflops: 0.1 })

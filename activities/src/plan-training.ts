@@ -114,6 +114,7 @@ export const planTraining = async (config: Pick<Config, 'roots' | 'python' | 'ho
     deviceBytes: device.name === 'cpu' && memoryMiB !== undefined ? Math.floor((memoryMiB * 2 ** 20) / processesPerNode) : device.bytes,
     assumedMfu: mfu,
     peakTflops,
+    documentMasking: spec.training.documentMasking ?? false,
   }, TrainingPlan)
 }
 

@@ -30,6 +30,8 @@ GB = 1_000_000_000
 FRAGMENTATION = 0.08
 # CUDA's context, the kernels' workspaces and NCCL's channels, which no tensor shows
 CONTEXT_BYTES = 2 * GB
+# rows and columns of flex_attention's blocks
+MASK_BLOCK = 128
 # Python and torch themselves, resident on a CPU
 LIBRARY_BYTES = 400_000_000
 
@@ -37,7 +39,7 @@ Shape = tuple[int, ...]
 Phase = Literal["loss", "backward", "end of backward"]
 Part = Literal[
     "parameters", "optimizer moments", "gradients", "unsharded layers", "unsharded embedding and head",
-    "gradient buffers", "activations", "one layer's backward", "loss",
+    "gradient buffers", "activations", "document masks", "one layer's backward", "loss",
 ]  # fmt: skip
 
 
@@ -46,7 +48,8 @@ class Layout:
     """How a phase is spread over ranks and cut into micro-batches.
 
     `shard` ranks hold one copy of the parameters together, `replicas` such copies exist (HSDP where above 1). Every
-    `checkpoint_every`-th layer keeps only its input and is computed again: 1 is every layer, 0 none.
+    `checkpoint_every`-th layer keeps only its input and is computed again: 1 is every layer, 0 none. `masked`: the
+    documents of a window are hidden from each other.
     """
 
     shard: int
@@ -56,6 +59,7 @@ class Layout:
     dtype: Literal["float32", "bfloat16"]
     checkpoint_every: int
     gpu: bool
+    masked: bool = False
 
     @property
     def ranks(self) -> int:
@@ -161,15 +165,34 @@ def kept_activations(c: LlamaConfig, layout: Layout) -> int:
     final_norm = FP32 * c.width + FP32 + stream * c.width
     loss_gradient = e * c.width
     ids = 8
-    rope = 2 * layout.sequence_tokens * c.head_width * stream
+    # positions count within a document, so with masking each window has angles of its own
+    rope = 2 * layout.sequence_tokens * c.head_width * stream * (layout.micro_batch if layout.masked else 1)
     return layout.tokens * (layers + final_norm + loss_gradient + ids) + rope
+
+
+def document_masks(c: LlamaConfig, layout: Layout) -> int:
+    """Bytes that keep the documents of a micro-batch apart, from its forward to its backward pass; 0 without masking.
+
+    A GPU has the documents' numbers and one BlockMask for all layers: which blocks of MASK_BLOCK² scores hold any or
+    nothing but what is seen, by rows and by columns. A CPU has a mask of all T² scores: each layer keeps one in the
+    type it computes in, and layers that are computed again share one of booleans.
+    """
+    if not layout.masked:
+        return 0
+    length, every = layout.sequence_tokens, layout.checkpoint_every
+    if layout.gpu:
+        blocks = -(-length // MASK_BLOCK)
+        return layout.micro_batch * (4 * 4 * (blocks + blocks**2) + 8 * length)
+    keeping = c.layers - (-(-c.layers // every) if every else 0)
+    return layout.micro_batch * length**2 * (layout.compute_bytes * keeping + (every > 0))
 
 
 def layer_backward(c: LlamaConfig, layout: Layout) -> int:
     """Bytes while one layer goes backward: what it computes again, and gradients of its activations."""
     e = layout.compute_bytes
     again = layer_activations(c, layout) if layout.checkpoint_every else 0
-    return layout.tokens * (again + 3 * e * c.mlp_width + 2 * FP32 * c.width)
+    mask_again = layout.sequence_tokens * e if layout.masked and layout.checkpoint_every and not layout.gpu else 0
+    return layout.tokens * (again + mask_again + 3 * e * c.mlp_width + 2 * FP32 * c.width)
 
 
 def loss_bytes(c: LlamaConfig, layout: Layout) -> int:
@@ -190,6 +213,7 @@ def memory_of(c: LlamaConfig, layout: Layout) -> Memory:
     head = c.vocabulary * c.width
     always: dict[Part, int] = {"parameters": own, "optimizer moments": 2 * own, "gradients": own}
     kept = kept_activations(c, layout)
+    masks: dict[Part, int] = {"document masks": document_masks(c, layout)} if layout.masked else {}
     if layout.wrapped:
         # one layer computes, the next is gathered, and the buffer that the last one was copied from is let go of later
         gathered = 3 * e * layer
@@ -204,11 +228,11 @@ def memory_of(c: LlamaConfig, layout: Layout) -> Memory:
     phases: dict[Phase, dict[Part, int]] = {
         "loss": {
             **always, "unsharded layers": min(gathered, e * layer) if layout.wrapped else gathered,
-            "unsharded embedding and head": roots, "activations": kept, "loss": loss_bytes(c, layout),
+            "unsharded embedding and head": roots, "activations": kept, **masks, "loss": loss_bytes(c, layout),
         },
         "backward": {
             **always, "unsharded layers": gathered, "unsharded embedding and head": roots, "gradient buffers": buffers,
-            "activations": kept, "one layer's backward": layer_backward(c, layout),
+            "activations": kept, **masks, "one layer's backward": layer_backward(c, layout),
             "loss": (e if layout.wrapped else FP32) * head,
         },
         "end of backward": {
@@ -241,6 +265,7 @@ class PlanRequest:
     device_bytes: int | None
     assumed_mfu: float
     peak_tflops: float | None
+    document_masking: bool
 
 
 def layout_of(request: PlanRequest) -> Layout:
@@ -266,7 +291,7 @@ def layout_of(request: PlanRequest) -> Layout:
     return Layout(
         shard=request.ranks // request.replicas, replicas=request.replicas, micro_batch=micro_batch,
         sequence_tokens=request.sequence_tokens, dtype=request.dtype, checkpoint_every=request.checkpoint_every,
-        gpu=request.device != "cpu",
+        gpu=request.device != "cpu", masked=request.document_masking,
     )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch.autograd.graph import saved_tensors_hooks
 
+from cpt_ml.document_attention import block_mask
 from cpt_ml.errors import BadRequest
 from cpt_ml.llama import Llama, LlamaConfig
 from cpt_ml.memory_plan import (
@@ -23,6 +24,7 @@ from cpt_ml.memory_plan import (
     Layout,
     PlanRequest,
     advice,
+    document_masks,
     kept_activations,
     layer_shapes,
     layout_of,
@@ -46,7 +48,7 @@ ALONE = Layout(
 LLAMA_8B = PlanRequest(
     model=str(SHAPES / "llama-3-8b"), tokens=10_000_000_000, sequence_tokens=8192, global_batch_tokens=1_048_576,
     batch_tokens=8192, dtype="bfloat16", ranks=8, replicas=1, checkpoint_every=2, device="NVIDIA H100 80GB HBM3",
-    device_bytes=80 * GB, assumed_mfu=0.4, peak_tflops=None,
+    device_bytes=80 * GB, assumed_mfu=0.4, peak_tflops=None, document_masking=False,
 )  # fmt: skip
 LLAMA_70B = replace(LLAMA_8B, model=str(SHAPES / "llama-3-70b"), ranks=64, checkpoint_every=1)
 
@@ -71,10 +73,18 @@ def saved_bytes(c: LlamaConfig, layout: Layout) -> int:
         return tensor
 
     ids = torch.randint(0, c.vocabulary, (layout.micro_batch, layout.sequence_tokens + 1))
+    documents = documents_of(layout) if layout.masked else None
     autocast = torch.autocast("cpu", torch.bfloat16, enabled=narrow and not layout.wrapped)
     with saved_tensors_hooks(pack, lambda t: t), autocast:
-        model(ids[:, :-1], ids[:, 1:], torch.bfloat16 if narrow else torch.float32)
+        model(ids[:, :-1], ids[:, 1:], torch.bfloat16 if narrow else torch.float32, documents)
     return sum(t.untyped_storage().nbytes() for t in kept.values())
+
+
+def documents_of(layout: Layout) -> torch.Tensor:
+    """Windows of three documents each, cut at other places."""
+    generator = torch.Generator().manual_seed(0)
+    cuts = torch.randint(1, layout.sequence_tokens, (layout.micro_batch, 2), generator=generator)
+    return (torch.arange(layout.sequence_tokens)[None, None] >= cuts[:, :, None]).sum(1)
 
 
 def checkpoint_layers(model: Llama, every: int) -> None:
@@ -92,8 +102,19 @@ def checkpoint_layers(model: Llama, every: int) -> None:
         replace(ALONE, dtype="bfloat16", shard=2),
         replace(ALONE, dtype="bfloat16"),
         replace(ALONE, micro_batch=5),
+        replace(ALONE, masked=True),
+        replace(ALONE, dtype="bfloat16", shard=2, masked=True, micro_batch=3),
+        replace(ALONE, dtype="bfloat16", masked=True),
     ],
-    ids=["fp32", "bf16 wrapped", "bf16 autocast", "fp32, five sequences"],
+    ids=[
+        "fp32",
+        "bf16 wrapped",
+        "bf16 autocast",
+        "fp32, five sequences",
+        "fp32 masked",
+        "bf16 wrapped, masked",
+        "bf16 autocast, masked",
+    ],
 )
 def test_the_activations_kept_are_those_that_torch_saves(layout: Layout, every: int) -> None:
     layout = replace(layout, checkpoint_every=every)
@@ -103,7 +124,18 @@ def test_the_activations_kept_are_those_that_torch_saves(layout: Layout, every: 
     if every:
         copies = copies * (SMALL.layers - -(-SMALL.layers // every)) // SMALL.layers
     saved = saved_bytes(SMALL, layout) - head_gradient - copies
-    assert kept_activations(SMALL, layout) == pytest.approx(saved, rel=0.02)
+    assert kept_activations(SMALL, layout) + document_masks(SMALL, layout) == pytest.approx(saved, rel=0.02)
+
+
+@pytest.mark.parametrize("length", [128, 1000, 4096])
+def test_the_masks_of_a_gpu_are_the_tensors_of_flex_attentions_block_mask(length: int) -> None:
+    layout = replace(ALONE, gpu=True, masked=True, sequence_tokens=length, micro_batch=3)
+    documents = documents_of(layout)
+    mask = block_mask(documents)
+    tensors = [t for t in vars(mask).values() if isinstance(t, torch.Tensor)]
+    assert len(tensors) == 8
+    assert document_masks(SMALL, layout) == sum(t.nbytes for t in (*tensors, documents))
+    assert document_masks(SMALL, replace(layout, masked=False)) == 0
 
 
 @contextmanager
@@ -292,12 +324,13 @@ def test_the_command_answers_a_request_and_an_error_in_json() -> None:
     camel = {
         "model": LLAMA_8B.model, "tokens": 1_048_576, "sequenceTokens": 8192, "globalBatchTokens": 1_048_576,
         "batchTokens": 8192, "dtype": "bfloat16", "ranks": 8, "replicas": 1, "checkpointEvery": 2, "device": "cpu",
-        "deviceBytes": None, "assumedMfu": 0.4, "peakTflops": None,
+        "deviceBytes": None, "assumedMfu": 0.4, "peakTflops": None, "documentMasking": True,
     }  # fmt: skip
     code, answer = ask(json.dumps(camel))
     assert code == 0
     assert answer["steps"] == 1
     assert answer["ranks"] == 8
+    assert answer["memory"]["parts"]["document masks"] > 0
     code, answer = ask(json.dumps({**camel, "replicas": 5}))
     assert code == 1
     assert "replicas 5 does not divide" in answer["error"]
