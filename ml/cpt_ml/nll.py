@@ -104,10 +104,10 @@ def score_batches(  # noqa: PLR0917
         tokens_BT, targets_BT = _pad(batch, docs_tokens)
         scored_BT = targets_BT >= 0
         with torch.no_grad() if several else torch.inference_mode():
-            hidden_BTD = decoder(input_ids=_sent(tokens_BT, device), use_cache=False).last_hidden_state
+            hidden_BTD = decoder(input_ids=sent(tokens_BT, device), use_cache=False).last_hidden_state
             # by place, not by mask: a GPU would have to be waited for to learn how many there are
-            hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, _sent(np.flatnonzero(scored_BT), device))
-            nll_N = _token_nll(head, hidden_ND, _sent(targets_BT[scored_BT], device), logit_rows)
+            hidden_ND = hidden_BTD.flatten(0, 1).index_select(0, sent(np.flatnonzero(scored_BT), device))
+            nll_N = _token_nll(head, hidden_ND, sent(targets_BT[scored_BT], device), logit_rows)
         docs_N = np.repeat([w.doc for w in batch], scored_BT.sum(axis=1))
         fetched = _fetching(nll_N)
         return lambda: (docs_N, fetched())
@@ -151,7 +151,7 @@ def _shared(  # noqa: PLR0917
     return [(float(s), int(n)) for s, n in zip(world.sum_array(sums), world.sum_array(counts), strict=True)]
 
 
-def _sent(array: npt.NDArray[Any], device: Any) -> Any:
+def sent(array: npt.NDArray[Any], device: Any) -> Any:
     """A tensor on the device; to a GPU from pinned memory, without waiting."""
     import torch  # noqa: PLC0415
 

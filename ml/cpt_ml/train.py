@@ -29,6 +29,7 @@ from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
 from cpt_ml.llama import Llama, load_llama
 from cpt_ml.mfu import measure_against, memory_peak_bytes
+from cpt_ml.nll import sent
 from cpt_ml.parallel import IMPORTED, build_sharded, micro_steps, open_world, set_last_micro_step, share_of
 from cpt_ml.plan_documents import documents_between
 from cpt_ml.saving import Saver
@@ -363,17 +364,20 @@ def train_step(  # noqa: PLR0917
     targets = count_targets(request, stream, state.tokens // request.sequence_tokens, request.sequences)
     nll = _gradients(request, stream, state, micro_batch, device, targets)
     norm = state.optimizer.gradient_norm()
+    # the only numbers of a step that come from the device: a GPU is waited for here and nowhere before
+    nll, gradient_norm = torch.stack([nll, norm.to(nll)]).tolist()
     agreed = Agreed()
     if world.size > 1:
         told = wishes.numbers() if wishes else [0.0] * 6
         # equal replicas count their rows once each
-        nll, squares, *numbers = world.sum([nll, float(norm) ** 2 / world.replicas, *told])
+        nll, squares, *numbers = world.sum([nll, gradient_norm**2 / world.replicas, *told])
         agreed = Agreed.of(numbers, world)
-        norm = torch.tensor(math.sqrt(squares) if squares >= 0 else math.nan, dtype=torch.float32, device=device)
+        norm = torch.tensor(math.sqrt(squares) if squares >= 0 else math.nan, dtype=torch.float32)
+        gradient_norm = float(norm)
+        norm = norm.to(device)
     elif wishes is not None:
         agreed = Agreed.of(wishes.numbers(), world)
     loss = nll / targets
-    gradient_norm = float(norm)
     if (reason := state.watch.judge(loss, gradient_norm)) is not None:
         what = (
             f"train: loss {loss}, gradient norm {gradient_norm} at step {state.step + 1} "
@@ -392,8 +396,9 @@ def train_step(  # noqa: PLR0917
 
 def _gradients(  # noqa: PLR0917
     request: TrainRequest, stream: TokenStream, state: TrainState, micro_batch: int, device: str, targets: int
-) -> float:
-    """Gradients of the next global batch's loss, summed over all processes; returns this one's part of the summed loss.
+) -> Tensor:
+    """Gradients of the next global batch's loss, summed over all processes; returns this one's part of the summed loss
+    (float64 scalar on the device).
 
     A process with fewer micro-batches than others goes along with ones that weigh nothing.
     """
@@ -402,7 +407,7 @@ def _gradients(  # noqa: PLR0917
     mixed = compute == torch.bfloat16 and world.size == 1  # sharded parameters have a policy for it
     mine = share_of(request.sequences, world)
     first = state.tokens // request.sequence_tokens
-    nll = 0.0
+    nll = torch.zeros((), dtype=torch.float64, device=device)
     steps = micro_steps(request.sequences, world, micro_batch)
     for i in range(steps):
         part = mine[i * micro_batch : (i + 1) * micro_batch]
@@ -413,7 +418,8 @@ def _gradients(  # noqa: PLR0917
         with torch.autocast(device, torch.bfloat16, enabled=mixed):
             total = state.model(inputs.ids_BT, inputs.targets_BT, compute, inputs.documents_BT)
         (total * 0.0 if weightless else total / targets).backward()
-        nll += 0.0 if weightless else total.item()
+        if not weightless:
+            nll += total.detach()
     return nll
 
 
@@ -430,11 +436,11 @@ def read_batch(request: TrainRequest, stream: TokenStream, first: int, count: in
     length = request.sequence_tokens
     tokens_BT = stream.sequences(first, count, length)
     if not request.document_masking:
-        sent_BT = torch.from_numpy(tokens_BT).to(device)
+        sent_BT = sent(tokens_BT, device)
         return Batch(sent_BT[:, :-1], sent_BT[:, 1:], None)
     documents_BT = stream.documents(first, count, length)
     arrays = (tokens_BT[:, :-1], targets_within(tokens_BT, documents_BT), documents_BT[:, :-1])
-    return Batch(*(torch.from_numpy(a).to(device) for a in arrays))
+    return Batch(*(sent(a, device) for a in arrays))
 
 
 def count_targets(request: TrainRequest, stream: TokenStream, first: int, count: int) -> int:

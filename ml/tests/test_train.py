@@ -11,6 +11,7 @@ import pytest
 import torch
 from conftest import Workbench
 from tiny import make_model, make_plan, make_tokenizer, plan_folder, train_request
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from cpt_ml.cross_entropy import linear_cross_entropy
 from cpt_ml.errors import BadRequest, Diverged
@@ -99,6 +100,40 @@ def test_losses_and_gradients_are_those_of_a_plain_loop(workbench: Workbench, ba
     assert [c["loss"] for c in curve] == pytest.approx([e[0] for e in expected], rel=2e-5)
     assert [c["gradNorm"] for c in curve] == pytest.approx([e[1] for e in expected], rel=2e-4)
     assert [c["tokens"] for c in curve] == [128 * (i + 1) for i in range(12)]
+
+
+class Fetches(TorchDispatchMode):
+    """Counts the numbers that Python takes of tensors, each of which a GPU would have to be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # of a tensor on the CPU tolist() reads without an operation: that one is the step's
+        self.count += func is torch.ops.aten._local_scalar_dense.default
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_takes_no_number_of_a_micro_batch(workbench: Workbench) -> None:
+    counts: list[int] = []
+    for seed, batch_tokens in enumerate((16_384, 16)):
+        request = train_request(workbench, make_plan(workbench, BUDGET), BUDGET, seed=seed)
+        with Fetches() as fetches:
+            workbench.run("train", request, batchTokens=batch_tokens, checkpointEverySteps=12)
+        counts.append(fetches.count)
+    assert counts[0] == counts[1]
+
+
+def test_the_loss_is_the_float64_sum_of_the_micro_batches_in_their_order(workbench: Workbench) -> None:
+    request = train_request(workbench, make_plan(workbench, BUDGET), BUDGET)
+    model = load_llama(folder_of(workbench, request["start"]["model"]))
+    stream = TokenStream(workbench.job("read", request).store, plan_folder(workbench, request["plan"]))
+    batch = torch.from_numpy(stream.sequences(0, 8, 16))
+    total = 0.0
+    for part in batch.split(3):
+        total += model(part[:, :-1], part[:, 1:]).item()
+    assert curve_of(workbench, workbench.run("train", request, batchTokens=48))[0]["loss"] == total / 128
 
 
 def test_the_loss_goes_down_and_the_model_folder_opens_with_transformers(workbench: Workbench) -> None:
