@@ -27,7 +27,15 @@ from cpt_ml.nll import document_nll
 from cpt_ml.parallel import IMPORTED, local, open_world
 from cpt_ml.saving import Saver
 from cpt_ml.store import ArtifactRef, Json
-from cpt_ml.train import TrainRequest, Wishes, build_model, micro_batch_of, train_step, verified_folder
+from cpt_ml.train import (
+    TrainRequest,
+    Wishes,
+    build_model,
+    micro_batch_of,
+    model_to_measure,
+    train_step,
+    verified_folder,
+)
 from cpt_ml.train_state import SaveRhythm, TrainState
 
 PARALLEL = IMPORTED
@@ -226,8 +234,9 @@ def _evaluate(job: Job, request: DryTrainRequest, stream: SyntheticStream, state
     # sequences that no step has read
     docs = [d.astype(np.uint32) for d in stream.sequences(1 << 40, count, window)[:, :window]]
     began = time.monotonic()
+    model = model_to_measure(state, request.dtype, device)
     scores = document_nll(
-        state.model, docs, window, window, window, job.placement["batchTokens"], device,
+        model, docs, window, window, window, job.placement["batchTokens"], device,
         lambda done, total: job.beat("validate", done, total, "tokens"), world,
     )  # fmt: skip
     seconds, tokens = time.monotonic() - began, sum(n for _, n in scores)

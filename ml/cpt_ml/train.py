@@ -27,7 +27,7 @@ from cpt_ml.divergence import GuardSettings, LossWatch, UnfitStep
 from cpt_ml.errors import BadRequest, Diverged, Orphaned, Paused, Stopped
 from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
-from cpt_ml.llama import Llama, load_llama
+from cpt_ml.llama import Llama, build_on_meta, load_llama, load_weights, materialise
 from cpt_ml.mfu import measure_against, memory_peak_bytes
 from cpt_ml.nll import sent
 from cpt_ml.parallel import IMPORTED, build_sharded, micro_steps, open_world, set_last_micro_step, share_of
@@ -169,6 +169,19 @@ def micro_batch_of(job: Job, request: TrainRequest, world: World) -> int:
     """Sequences that a process computes at a time: as many as `placement.batchTokens` allows, at least one."""
     most = -(-request.sequences // world.size)
     return max(1, min(job.placement["batchTokens"] // request.sequence_tokens, most))
+
+
+def model_to_measure(state: TrainState, dtype: str, device: str) -> Llama:
+    """The model with its weights in `dtype`, as evaluate-perplexity loads them: perplexity is the same measurement for
+    the base and for what is trained, on one process or several. Frees the gradients, which the copy takes the place of.
+    """
+    state.optimizer.zero_grad()
+    if dtype == "float32" or state.world.size > 1:  # sharded parameters are gathered in `dtype`
+        return state.model
+    model = build_on_meta(state.model.config).to(getattr(torch, dtype))
+    materialise(model, device)
+    load_weights(model, dict(state.model.named_parameters()), "the trained model")
+    return model
 
 
 def _check(request: TrainRequest, stream: TokenStream) -> None:
@@ -461,7 +474,7 @@ def _finish(job: Job, request: TrainRequest, state: TrainState, start_folder: Pa
             world.check_stop(job)
 
     measurement = measure(
-        state.model,
+        model_to_measure(state, request.dtype, device),
         device,
         job.store.file(request.validation.sets),
         tokenizer_file(job.store, request.tokenizer),

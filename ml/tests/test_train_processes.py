@@ -94,6 +94,22 @@ def test_several_processes_have_the_losses_gradients_and_validation_of_one(world
     assert tables[1]["nll_sum"].to_pylist() == pytest.approx(tables[0]["nll_sum"].to_pylist(), rel=LOSS_TOLERANCE)
 
 
+@pytest.mark.parametrize("count", [1, 2])
+def test_perplexity_in_bfloat16_is_that_of_evaluate_perplexity_on_one_process_and_on_two(run: Run, count: int) -> None:
+    run.request = {**run.request, "dtype": "bfloat16"}
+    run.placement = {"checkpointEverySteps": 4, "processesPerNode": count}
+    assert run.finish() == 0, log_of(run)
+    result, validation = run.result(), run.request["validation"]
+    own = pq.read_table(run.bench.path(result["measurement"]["perDoc"]))
+    found: dict[str, Json] = {}
+    for dtype in ("bfloat16", "float32"):
+        asked = {"model": result["model"], "validation": validation, "dtype": dtype}
+        found[dtype] = run.bench.run("evaluate-perplexity", asked)["measurement"]
+    assert pq.read_table(run.bench.path(found["bfloat16"]["perDoc"])) == own
+    assert pq.read_table(run.bench.path(found["float32"]["perDoc"]))["nll_sum"] != own["nll_sum"]
+    assert result["measurement"]["strata"] == found["bfloat16"]["strata"]
+
+
 def test_micro_batches_that_some_processes_lack_change_nothing(world: World, run: Run) -> None:
     """Of 8 sequences 3 processes have 3, 3 and 2: with 1 at a time the last one's third weighs nothing."""
     run.placement = {"checkpointEverySteps": 4, "processesPerNode": 3, "batchTokens": 16}
