@@ -39,6 +39,13 @@ test('more processes than GPUs are refused by path', async () => {
   expect((refused as Unplannable).problems).toMatchObject([{ path: 'placement.train.processesPerNode', got: '8' }])
 })
 
+test('a peak that the placement states counts, unless the asker states another', quickly, async () => {
+  const spec = await completeInput(config, { placement: { train: { peakTflops: 0.25 } } })
+  const peakOf = async (peakTflops: number | null) => (await planTraining(config, spec, { device: devices.cpu, mfu: 0.4, peakTflops })).peakFlops
+  expect(await peakOf(null)).toBe(0.25e12)
+  expect(await peakOf(0.5)).toBe(0.5e12)
+})
+
 test('documents that are hidden from each other cost a part of their own', quickly, async () => {
   const partsOf = async (documentMasking: boolean) => (await planTraining(config, await completeInput(config, { training: { documentMasking } }), { device: devices.cpu, mfu: 0.4, peakTflops: null })).memory.parts
   expect((await partsOf(true))['document masks']).toBeGreaterThan(0)

@@ -84,7 +84,7 @@ export interface Assumed {
   device: Device
   /** The share of the device's peak that the training is taken to reach. */
   mfu: number
-  /** The peak of one device in TFLOP/s, instead of the one known by its name. */
+  /** The peak of one device in TFLOP/s, instead of `placement.train.peakTflops` or the one known by its name. */
   peakTflops: number | null
 }
 
@@ -113,7 +113,7 @@ export const planTraining = async (config: Pick<Config, 'roots' | 'python' | 'ho
     device: device.name,
     deviceBytes: device.name === 'cpu' && memoryMiB !== undefined ? Math.floor((memoryMiB * 2 ** 20) / processesPerNode) : device.bytes,
     assumedMfu: mfu,
-    peakTflops,
+    peakTflops: peakTflops ?? placement.peakTflops ?? null,
     documentMasking: spec.training.documentMasking ?? false,
   }, TrainingPlan)
 }

@@ -37,6 +37,8 @@ export const Placement = z.strictObject({
   activationCheckpointing: z.union([z.enum(['none', 'full']), z.int().min(1).max(1000)]).optional(),
   /** Compiles the layers of a training: a minute more at its start, other rounding, on record as numerics. */
   compile: z.boolean().optional(),
+  /** Training: the peak of one device in TFLOP/s, where its owner knows better than its name tells; MFU is a share of it. */
+  peakTflops: z.number().positive().max(1e6).optional(),
   checkpoints: CheckpointSettings.optional(),
   timeLimitSeconds: z.int().min(1).default(86_400),
   noProgressSeconds: z.int().min(1).default(900),

@@ -99,7 +99,8 @@ def run(job: Job) -> None:
     peaks = world.gather(memory_peak_bytes(device))
     world.check_stop(job)
     if world.rank == 0:
-        used = measure_against(model.config, request.sequence_tokens, device, request.dtype, world.size)
+        peak = job.placement.get("peakTflops")
+        used = measure_against(model.config, request.sequence_tokens, device, request.dtype, world.size, peak)
         speed = request.global_batch_tokens / statistics.median(steps.seconds)
         job.commit(
             job.attempt(),

@@ -223,7 +223,8 @@ def _train(  # noqa: PLR0917
     )
     saver = Saver(job, state, chain, rhythm, request.plan.sha256)
     size = state.world.size
-    utilisation = measure_against(state.model.config, request.sequence_tokens, device, request.dtype, size)
+    peak = job.placement.get("peakTflops")
+    utilisation = measure_against(state.model.config, request.sequence_tokens, device, request.dtype, size, peak)
     if state.world.rank == 0:
         job.log("utilisation", **utilisation.stated())
     began, first = time.monotonic(), state.tokens

@@ -55,6 +55,13 @@ def test_bf16_is_measured_too(workbench: Workbench) -> None:
     assert workbench.run("dry-train", request_of(workbench, dtype="bfloat16"))["lastLoss"] > 0
 
 
+def test_a_peak_that_is_stated_counts(workbench: Workbench) -> None:
+    result = workbench.run("dry-train", request_of(workbench), peakTflops=0.25)
+    used = result["utilisation"]
+    assert used["peakFlops"] == 0.25e12
+    assert result["mfu"] == pytest.approx(result["tokensPerSecond"] * used["flopsPerToken"] / 0.25e12)
+
+
 def test_a_load_that_is_not_what_was_saved_is_no_success(workbench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
     restore = TrainState.restore
 

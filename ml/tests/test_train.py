@@ -15,9 +15,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from cpt_ml.cross_entropy import linear_cross_entropy
 from cpt_ml.errors import BadRequest, Diverged
-from cpt_ml.llama import load_llama
+from cpt_ml.llama import LlamaConfig, load_llama
+from cpt_ml.mfu import flops_per_token
 from cpt_ml.store import Json
 from cpt_ml.token_stream import TokenStream
+from cpt_ml.train import run
 from cpt_ml.weights import read_weights, weights_sha256
 
 BUDGET = 128 * 12
@@ -134,6 +136,19 @@ def test_the_loss_is_the_float64_sum_of_the_micro_batches_in_their_order(workben
     for part in batch.split(3):
         total += model(part[:, :-1], part[:, 1:]).item()
     assert curve_of(workbench, workbench.run("train", request, batchTokens=48))[0]["loss"] == total / 128
+
+
+def test_a_peak_that_is_stated_makes_the_beats_tell_a_share_of_it(
+    workbench: Workbench, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = train_request(workbench, make_plan(workbench, BUDGET), BUDGET)
+    job = workbench.job("train", request, peakTflops=0.5)
+    run(job)
+    beat: Json = job._beat  # pyright: ignore[reportPrivateUsage]
+    flops = flops_per_token(LlamaConfig.read(folder_of(workbench, request["start"]["model"])), 16)
+    assert beat["mfu"] == pytest.approx(beat["tokensPerSecond"] * flops / 0.5e12)
+    logged = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [e["peakFlops"] for e in logged if e["event"] == "utilisation"] == [0.5e12]
 
 
 def test_the_loss_goes_down_and_the_model_folder_opens_with_transformers(workbench: Workbench) -> None:

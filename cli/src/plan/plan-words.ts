@@ -42,7 +42,10 @@ const verdict = ({ fits, deviceBytes, memory, advice }: TrainingPlan): string =>
   return `  does not fit: ${size(memory.total)} of ${size(deviceBytes)}. ${advice.length > 1 ? 'Each of these alone makes it fit:' : 'This makes it fit:'}`
 }
 
+/** 989, 0.05: of a peak in FLOP/s */
+export const tflops = (peakFlops: number): string => String(Number((peakFlops / 1e12).toPrecision(4)))
+
 const time = ({ tokensPerSecond, hours, assumedMfu, peakFlops, flopsPerToken }: TrainingPlan): string =>
   tokensPerSecond === null || hours === null || peakFlops === null
-    ? '  time: unknown, no peak of this device is known (--peak-tflops states one)'
-    : `  at an assumed MFU of ${(100 * assumedMfu).toFixed(0)} % of ${(peakFlops / 1e12).toFixed(0)} TFLOP/s: ${quantity(tokensPerSecond)} tokens/s, ${span(hours)} (${(flopsPerToken / 1e9).toFixed(2)} GFLOP a token)`
+    ? '  time: unknown, no peak of this device is known (placement.train.peakTflops states one)'
+    : `  at an assumed MFU of ${(100 * assumedMfu).toFixed(0)} % of ${tflops(peakFlops)} TFLOP/s: ${quantity(tokensPerSecond)} tokens/s, ${span(hours)} (${(flopsPerToken / 1e9).toFixed(2)} GFLOP a token)`

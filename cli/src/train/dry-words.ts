@@ -1,5 +1,5 @@
 import type { DryTrainOutcome } from '@cpt/contracts/dry-train'
-import { size, span } from '../plan/plan-words.ts'
+import { size, span, tflops } from '../plan/plan-words.ts'
 import { plainText } from '../plain-text.ts'
 import { table } from '../run/table.ts'
 import { duration, quantity } from '../run/words.ts'
@@ -14,7 +14,7 @@ export const dryWords = ({ figures: f, plannedSteps, plannedTokens, hours }: Dry
     ['micro-batch', `${f.microBatchSequences} ${f.microBatchSequences === 1 ? 'sequence' : 'sequences'}`],
     [f.processes === 1 ? 'memory peak' : 'memory peak of a process, at most', size(most)],
     ['speed', `${quantity(f.tokensPerSecond)} tokens/s, ${duration(f.secondsPerStep)} a step (the first ${duration(f.firstStepSeconds)})`],
-    ['MFU', f.mfu === null ? 'no peak of this device is known' : `${(100 * f.mfu).toFixed(1)} % of ${((f.utilisation.peakFlops ?? 0) / 1e12).toFixed(0)} TFLOP/s`],
+    ['MFU', f.mfu === null ? 'no peak of this device is known (placement.train.peakTflops states one)' : `${(100 * f.mfu).toFixed(1)} % of ${tflops(f.utilisation.peakFlops ?? 0)} TFLOP/s`],
     ['a save', `training stands still for ${f.saveStallSeconds.toFixed(3)} s (${(f.saveStallSeconds / f.secondsPerStep).toFixed(1)} steps); written after ${f.saveSeconds.toFixed(2)} s, ${size(f.checkpointBytes)}`],
     ['a load', `${f.loadSeconds.toFixed(2)} s, and ${f.modelSeconds.toFixed(2)} s for the model before it`],
     ['evaluation', `${quantity(evaluated)} tokens/s`],
