@@ -11,6 +11,7 @@ import torch
 
 from cpt_ml import durable_files
 from cpt_ml.checkpoint_chain import Checkpoint, CheckpointChain
+from cpt_ml.failpoint import failpoint
 from cpt_ml.train_state import TrainState
 
 
@@ -38,12 +39,22 @@ def record_before_files(folder: Path) -> None:
 
     def too_soon(self: CheckpointChain, step: int, tokens: int, state: Any, files: Sequence[Any]) -> Checkpoint:
         paths = [self.backend.local(f["path"]) for f in files]
+        put = self.backend.put_if_absent
+
+        def put_first(key: str, data: bytes) -> bool:
+            won = put(key, data)
+            failpoint("checkpoint-recorded")
+            for path in paths:
+                path.with_suffix(".late").rename(path)
+            return won
+
         for path in paths:
             path.rename(path.with_suffix(".late"))
-        committed = commit(self, step, tokens, state, files)
-        for path in paths:
-            path.with_suffix(".late").rename(path)
-        return committed
+        setattr(self.backend, "put_if_absent", put_first)  # noqa: B010
+        try:
+            return commit(self, step, tokens, state, files)
+        finally:
+            delattr(self.backend, "put_if_absent")
 
     setattr(CheckpointChain, "_commit", too_soon)  # noqa: B010
 

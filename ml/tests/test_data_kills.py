@@ -5,18 +5,15 @@ Dedup and its signatures have a file of their own, test_dedup_kills.py. The jobs
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from conftest import Workbench
 from documents import PROSE, PROSE_ZH, doc, json_lines, request, source
+from job_processes import Processes
 from test_find_personal_data import PLACEHOLDERS, tokenizer
 
 from cpt_ml.job import Job
@@ -87,36 +84,18 @@ class Warm:
 
     def __init__(self, folder: Path) -> None:
         self.failpoints = folder
-        env = {**os.environ, "CPT_FAILPOINTS": str(folder), "CPT_ZYGOTE_IMPORTS": ",".join(IMPORTS)}
-        here = Path(__file__).parent
-        self._process = subprocess.Popen(
-            [sys.executable, str(here / "zygote.py")], cwd=here.parent, env=env, text=True,
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-
-    def _ask(self, line: str) -> int:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        print(line, file=self._process.stdin, flush=True)
-        return int(self._process.stdout.readline())
+        self.processes = Processes(imports=IMPORTS, CPT_FAILPOINTS=str(folder))
 
     def run(self, job: Job) -> int:
         """Runs a job to its end; its exit code, minus a signal."""
-        (job.folder / "request.json").write_text(json.dumps(job.spec))
-        pid = self._ask(f"{job.stage} {job.folder / 'request.json'} {job.folder / 'result.json'}")
-        return os.waitstatus_to_exitcode(self._ask(f"wait {pid}"))
-
-    def close(self) -> None:
-        with self._process:
-            assert self._process.stdin is not None
-            self._process.stdin.close()
+        return self.processes.wait(self.processes.start(job))
 
 
 @pytest.fixture(scope="module")
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
-    process = Warm(tmp_path_factory.mktemp("failpoints"))
-    yield process
-    process.close()
+    warm = Warm(tmp_path_factory.mktemp("failpoints"))
+    yield warm
+    warm.processes.close()
 
 
 class Attempts:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Workbench, fingerprint
+from job_processes import Processes
 from tiny import make_plan, train_request
 
 from cpt_ml.job import Job
@@ -22,39 +23,6 @@ from cpt_ml.store import Json
 STEPS = 30
 BUDGET = 128 * STEPS
 DEADLINE_SECONDS = 120
-
-
-class Processes:
-    """Job processes forked by the zygote, which has imported what it always does and `more`."""
-
-    def __init__(self, *more: str) -> None:
-        here = Path(__file__).parent
-        self.zygote = subprocess.Popen(
-            [sys.executable, str(here / "zygote.py"), *more], cwd=here.parent, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
-            env={**os.environ, "PYTHONPATH": str(here.parent)},
-        )  # fmt: skip
-
-    def ask(self, line: str) -> int:
-        assert self.zygote.stdin
-        assert self.zygote.stdout
-        self.zygote.stdin.write(line + "\n")
-        self.zygote.stdin.flush()
-        return int(self.zygote.stdout.readline())
-
-    def start(self, job: Job) -> int:
-        (job.folder / "request.json").write_text(json.dumps(job.spec))
-        return self.ask(f"train {job.folder}/request.json {job.folder}/result.json")
-
-    def wait(self, pid: int) -> int:
-        return os.waitstatus_to_exitcode(self.ask(f"wait {pid}"))
-
-    def close(self) -> None:
-        assert self.zygote.stdin
-        assert self.zygote.stdout
-        self.zygote.stdin.close()
-        self.zygote.wait()
-        self.zygote.stdout.close()
 
 
 @pytest.fixture(scope="module")
