@@ -199,6 +199,7 @@ class Chaos:
     say: Callable[[str], None] = lambda _: None
     kills: int = 0
     trainings: int = 0
+    shortest_seconds: float = float("inf")  # of an attempt that nothing ended
     by_kind: dict[str, int] = field(default_factory=dict[str, int])
     problems: list[str] = field(default_factory=list[str])
 
@@ -251,18 +252,20 @@ class Chaos:
         left = self.undisturbed.result["steps"] - before
         by_step = rng.random() < 0.5 and left > 0
         at = before + rng.randint(1, min(left, 10)) if by_step else float("inf")
-        seconds = DEADLINE_SECONDS if by_step else rng.uniform(0, self.undisturbed.seconds)
+        seconds = DEADLINE_SECONDS if by_step else rng.random() * min(self.shortest_seconds, self.undisturbed.seconds)
         grain, victim = rng.random() * 0.01, rng.randrange(self.processes)
+        began = time.monotonic()
         pid = training.start(rng.choice([1, 2, 3, 5]))
         if kind not in {"nothing", "failpoint"}:
-            until = time.monotonic() + seconds
-            while training.step() < at and not training.has_left(pid) and time.monotonic() < until:
+            while training.step() < at and not training.has_left(pid) and time.monotonic() - began < seconds:
                 threading.Event().wait(POLL_SECONDS)
             threading.Event().wait(grain)
             if not training.has_left(pid):
                 with contextlib.suppress(ProcessLookupError):  # it left by itself at this moment
                     _strike(kind, training.members(pid), victim)
         code = training.wait(pid)
+        if code == 0 and before == 0:
+            self.shortest_seconds = min(self.shortest_seconds, time.monotonic() - began)
         if kind == "power" and code != 0:
             training.lose_power()
         return code
