@@ -42,3 +42,6 @@ test.each<[string, AlmrLrSweepInput, string[]]>([
 ])('%s is refused by path', async (_, input, paths) => {
   expect(await problemsOf(input)).toEqual(paths)
 })
+  ['another tokenizer for the base', { run: { base: { tokenizer: 'samples:target/tokenizer.json' } } }, ['run.base.tokenizer']],
+  ['a tokenizer that is not there', { run: { base: { tokenizer: 'samples:nowhere.json' } } }, ['run.base.tokenizer']],
+  ['a method for a tokenizer that is not given', { run: { base: { vocabularyMethod: 'mean' } } }, ['run.base.vocabularyMethod']],

@@ -23,8 +23,8 @@ export const resolveSweep =
     const least = Math.min(...sweep.grid.almr.filter((a) => a > 0), 1)
     try {
       const resolved = await resolveSpec({ store }, { ...merged, plan: trialPlan(merged.targetLanguage, sweep, least) })
-      const misfits = sweep.grid.peakLrs.flatMap((peakLr, i) => (checkInput(CptRunSpec, trialSpec(resolved.spec, sweep, { almr: least, peakLr, seed: 0 })).problems ?? []).map((p): Problem => ({ ...p, path: p.path === 'training.peakLr' ? `grid.peakLrs.${i}` : placeOf(p.path) })))
-      if (resolved.spec.base.tokenizer !== undefined) misfits.push({ path: placeOf('base.tokenizer'), expected: 'nothing: the base of a sweep keeps its tokenizer; make the extended model first (cptRun with base.tokenizer)', got: resolved.spec.base.tokenizer })
+      const misfits = sweep.grid.peakLrs.flatMap((peakLr, i) => (checkInput(CptRunSpec, trialSpec(resolved.spec, sweep, { almr: least, peakLr, seed: 0 })).problems ?? []).map((p): Problem => ({ ...p, path: p.path === 'training.peakLr' ? `grid.peakLrs.${i}` : p.path })))
+      if (resolved.spec.base.tokenizer !== undefined) misfits.push({ path: 'base.tokenizer', expected: 'nothing: the base of a sweep keeps its tokenizer; make the extended model first (cptRun with base.tokenizer)', got: resolved.spec.base.tokenizer })
       if (misfits.length > 0) throw invalidInput(misfits)
       const needs = needsOf(resolved.spec, resolved.corpus !== undefined)
       if (needs.length > 0) throw invalidInput(needs)
