@@ -55,6 +55,15 @@ describe('the shipped quickstart', () => {
     expect(given.spec).toEqual({ ...plain.spec, training: { ...plain.spec.training, peakLr: 3e-4 }, placement: { ...plain.spec.placement, train: { ...plain.spec.placement.train, threads: 1 } }, reweight: { ...plain.spec.reweight, alpha: 0.2 } })
   })
 
+  test('guards its training as is usual, by what an input says of it, and not at all where that is null', async () => {
+    const usual = { windowSteps: 32, spikeZ: 8, minRise: 0.5, skipSteps: 16, maxAmendments: 3 }
+    const guardOf = async (guard?: object | null) => (await resolve(guard === undefined ? {} : { training: { guard } })).spec.training.guard
+    expect(await guardOf()).toEqual(usual)
+    expect(await guardOf({ maxAmendments: 9 })).toEqual({ ...usual, maxAmendments: 9 })
+    expect(await guardOf(null)).toBeNull()
+    expect(await problemsOf(guardOf({ spikeZ: 0 }))).toMatchObject([{ path: 'training.guard.spikeZ' }])
+  })
+
   test('finds the encoders that classify by the paths that name them, and none where fastText does it all', async () => {
     expect(await resolve({})).not.toHaveProperty('encoders')
     const encoder = { engine: 'encoder', model: 'samples:base' } as const

@@ -6,6 +6,7 @@ import type { ResolvedRun } from '@cpt/contracts/activities'
 import type { CommittedCorpus } from '@cpt/contracts/committed-corpus'
 import { CptRunSpec, isTokens, type CptRunInput } from '@cpt/contracts/cpt-run'
 import { checkInput, inputRefusal, type Problem } from '@cpt/contracts/parse-input'
+import { Guard } from '@cpt/contracts/train'
 import { Name } from '@cpt/contracts/units'
 import { parse } from 'yaml'
 import { z } from 'zod'
@@ -44,8 +45,9 @@ const withLabelModel = (merged: unknown, model: string | null): unknown => {
  */
 export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknown, known?: ResolvedRun['sources']): Promise<ResolvedRun> => {
   const cited = await citedCorpus(store, merged)
-  const { data: spec, problems: misfits } = checkInput(CptRunSpec, cited === null ? merged : cited.merged)
+  const { data: given, problems: misfits } = checkInput(CptRunSpec, cited === null ? merged : cited.merged)
   if (misfits !== null) throw invalidInput(misfits)
+  const spec = guarded(given)
 
   const problems: Problem[] = []
   const find = async (path: string, uri: string): Promise<ArtifactRef> => {
@@ -95,6 +97,9 @@ export const resolveSpec = async ({ store }: Pick<Deps, 'store'>, merged: unknow
   const { name, number } = cited?.corpus ?? {}
   return { spec, sources, benchmarks, base, tokenizer, parameters, ...(encoders === null ? {} : { encoders }), ...(scorer === null ? {} : { scorer, ...(scorerParameters === null ? {} : { scorerParameters }) }), ...(name === undefined || number === undefined ? {} : { corpus: { name, number } }) }
 }
+
+/** Training is guarded unless the input says null; here, not in the schema: runs that began without a guard go on without one. */
+const guarded = (spec: CptRunSpec): CptRunSpec => (spec.training.guard === undefined ? { ...spec, training: { ...spec.training, guard: Guard.parse({}) } } : spec)
 
 const mostFiles = 1000
 type SourceSpec = CptRunSpec['corpus']['sources'][number]

@@ -31,6 +31,11 @@ test('what is given changes the sweep or the run, and nothing else', async () =>
   expect(given.run.spec.training).toEqual({ ...plain.run.spec.training, optimizer: { ...plain.run.spec.training.optimizer, beta2: 0.99 } })
 })
 
+test('trials are guarded as any training, unless the sweep says otherwise', async () => {
+  expect((await resolve({})).run.spec.training.guard).toMatchObject({ windowSteps: 32, maxAmendments: 3 })
+  expect((await resolve({ run: { training: { guard: null } } })).run.spec.training.guard).toBeNull()
+})
+
 test.each<[string, AlmrLrSweepInput, string[]]>([
   ['a grid without a value', { grid: { almr: [] } }, ['grid.almr']],
   ['trials too short for a batch', { tokensPerTrial: 100 }, ['tokensPerTrial']],
@@ -38,10 +43,10 @@ test.each<[string, AlmrLrSweepInput, string[]]>([
   ['a share of the added language beside its ALMR', { retained: { zh: 0.5, en: 0.5 } }, ['retained']],
   ['shares that sum to less than one', { retained: { en: 0.5 } }, ['retained']],
   ['a file that is not there', { run: { corpus: { sources: [{ name: 'x', path: 'samples:corpus/x.jsonl' }] } } }, ['run.corpus.sources.0.path']],
+  ['another tokenizer for the base', { run: { base: { tokenizer: 'samples:target/tokenizer.json' } } }, ['run.base.tokenizer']],
+  ['a tokenizer that is not there', { run: { base: { tokenizer: 'samples:nowhere.json' } } }, ['run.base.tokenizer']],
+  ['a method for a tokenizer that is not given', { run: { base: { vocabularyMethod: 'mean' } } }, ['run.base.vocabularyMethod']],
   ['synthetic text that nobody makes', { retained: { en: 0.5, synthetic: 0.5 } }, ['run.synthesis.numDocs']],
 ])('%s is refused by path', async (_, input, paths) => {
   expect(await problemsOf(input)).toEqual(paths)
 })
-  ['another tokenizer for the base', { run: { base: { tokenizer: 'samples:target/tokenizer.json' } } }, ['run.base.tokenizer']],
-  ['a tokenizer that is not there', { run: { base: { tokenizer: 'samples:nowhere.json' } } }, ['run.base.tokenizer']],
-  ['a method for a tokenizer that is not given', { run: { base: { vocabularyMethod: 'mean' } } }, ['run.base.vocabularyMethod']],

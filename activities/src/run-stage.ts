@@ -13,6 +13,7 @@ import type { Deps } from './deps.ts'
 import { canonical, fingerprintOf, parentsOf, unitsOf } from './identity.ts'
 import { liveLine, type LiveLine } from './live-progress.ts'
 import { mergeUnits } from './merge-units.ts'
+import { phaseProgress } from './phase-progress.ts'
 import { needsPerson, StoreCorrupt, UnknownPath } from './stage-failure.ts'
 import { shareUnits, type Owner } from './unit-owners.ts'
 import { Detached, watchRange } from './watch-range.ts'
@@ -51,7 +52,7 @@ export const runStage =
             parents: parentsOf(request),
             pending: async () => units === null ? null : await pendingOf(deps, units),
             isCommitted: async () => units === null ? (await deps.store.record(fingerprint)) !== null : (await pendingOf(deps, units)).length === 0,
-            progress: async () => units === null ? ((await deps.store.list(`checkpoints/${fingerprint.slice(0, 2)}/${fingerprint}/`)).at(-1) ?? '') : String((await pendingOf(deps, units)).length),
+            progress: async () => units === null ? await phaseProgress(deps.store, fingerprint) : String((await pendingOf(deps, units)).length),
           })
           watched += 1
         }

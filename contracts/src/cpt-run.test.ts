@@ -61,6 +61,8 @@ describe('an input says only what it says: no default overwrites the preset', ()
     { corpus: { filter: { minWords: 5 }, scoring: { windowTokens: 512 } } },
     { training: { optimizer: { beta2: 0.99 } } },
     { corpus: { topics: { minProbability: 0.5 } } },
+    { training: { guard: { maxAmendments: 9 } } },
+    { training: { guard: null } },
   ])('%j', (input) => {
     expect(CptRunInput.parse(input)).toEqual(input)
   })

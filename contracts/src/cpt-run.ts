@@ -189,7 +189,8 @@ const TrainingSpec = z.strictObject({
   dtype: z.enum(['float32', 'bfloat16']),
   /** Whether documents that share a window are hidden from each other; absent: they are not (as SynE trains). */
   documentMasking: z.boolean().optional(),
-  guard: Guard.optional(),
+  /** Against batches without a number and spikes of the loss; absent: the usual one (Guard's defaults); null: such a batch parks the phase, and spikes are trained on. */
+  guard: Guard.nullable().optional(),
 })
 
 const BenchmarkSpec = z.strictObject({

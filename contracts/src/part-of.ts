@@ -12,5 +12,6 @@ export const partOf = <S extends z.ZodRawShape>(schema: z.ZodObject<S>): z.ZodTy
 
 const part = (field: z.ZodType): z.ZodType => {
   if (field instanceof z.ZodDefault || field instanceof z.ZodOptional) return part(field.unwrap() as z.ZodType)
+  if (field instanceof z.ZodNullable) return part(field.unwrap() as z.ZodType).nullable()
   return field instanceof z.ZodObject ? partOf(field) : field
 }

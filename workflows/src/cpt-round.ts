@@ -75,7 +75,8 @@ export const cptRound = async (run: Run, resolved: ResolvedRun, setting: RoundSe
     seed: spec.seed,
     validation: { sets: validationSetsOf(corpus), windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc },
     ...(spec.training.documentMasking === undefined ? {} : { documentMasking: spec.training.documentMasking }),
-    ...(spec.training.guard === undefined ? {} : { guard: spec.training.guard }),
+    // a run that was resolved before guards were usual has none
+    ...(spec.training.guard == null ? {} : { guard: spec.training.guard }),
   }, { placement: spec.placement.train, note: trainNote })
 
   const { strata } = setting.compared === false ? { strata: [] } : await run.stage(at('compare-perplexity'), 'comparePerplexity', { before: before.measurement.perDoc, after: trained.measurement.perDoc, ...(before.trainedTokens === 0 ? acrossTokenizers(resolved) : {}) }, {

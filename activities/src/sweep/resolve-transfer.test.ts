@@ -4,8 +4,9 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { ApplicationFailure } from '@temporalio/common'
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import type { Problem } from '@cpt/contracts/parse-input'
-import type { ModelTransferInput } from '@cpt/contracts/model-transfer'
+import type { CptRunSpec } from '@cpt/contracts/cpt-run'
+import { checkInput, type Problem } from '@cpt/contracts/parse-input'
+import { ModelTransferInput } from '@cpt/contracts/model-transfer'
 import type { SweepVerdict, TrialOutcome } from '@cpt/contracts/sweep'
 import { localDiskStore } from '../artifact-store/local-disk.ts'
 import { loadConfig } from '../config.ts'
@@ -24,8 +25,9 @@ beforeAll(async () => {
 afterAll(() => rm(dir, { recursive: true }))
 
 const losses = { added: { perToken: 4, perByte: 2 }, retained: { perToken: 4, perByte: 1 } }
-const verdictOf = async (chosen: { almr: number; peakLr: number } | null) => {
-  const { sweep, run } = await resolveSweep(deps)({ run: { corpus: { name: 'of-the-sweep' } } })
+const verdictOf = async (chosen: { almr: number; peakLr: number } | null, training: Partial<CptRunSpec['training']> = {}) => {
+  const { sweep, run: swept } = await resolveSweep(deps)({ run: { corpus: { name: 'of-the-sweep' } } })
+  const run = { ...swept, spec: { ...swept.spec, training: { ...swept.spec.training, ...training } } }
   const verdict: SweepVerdict = {
     format: 'cpt-sweep-verdict/1', chosen: chosen === null ? null : { ...chosen, ...losses }, ties: [], edges: [], cells: [], standardDeviation: { added: 0.01, retained: 0.01 }, base: losses, settings: sweep.choice, missing: [], words: [chosen === null ? 'Nothing is feasible' : 'Chosen'],
   }
@@ -83,4 +85,20 @@ test('with another tokenizer the target scores the corpus itself, and losses are
   const { run, evidence } = await resolveTransfer(deps)({ verdict: await verdictOf({ almr: 0.25, peakLr: 1e-3 }), target: { model: 'models:other/' } })
   expect(run.scorer).toBeUndefined()
   expect(evidence?.sameTokenizer).toBe(false)
+})
+
+test('the target is guarded as its sweep was, as usual where that began before guards were, and as the input says', async () => {
+  const guardOf = async (training: Parameters<typeof verdictOf>[1], input: ModelTransferInput = {}) => (await resolveTransfer(deps)({ verdict: await verdictOf({ almr: 0.25, peakLr: 1e-3 }, training), ...input })).run.spec.training.guard
+  const guard = { windowSteps: 8, spikeZ: 8, minRise: 0.5, skipSteps: 4, maxAmendments: 1 }
+  expect(await guardOf({ guard })).toEqual(guard)
+  expect(await guardOf({ guard: undefined })).toMatchObject({ windowSteps: 32, maxAmendments: 3 })
+  expect(await guardOf({ guard }, { run: { training: { guard: null } } })).toBeNull()
+})
+
+test('the target keeps its tokenizer: another one is refused at the door, and where the door is passed by', async () => {
+  const tokenizer = 'samples:base/tokenizer.json'
+  const refused = [{ target: { tokenizer } }, { run: { base: { tokenizer } } }]
+  expect(refused.map((input) => checkInput(ModelTransferInput, input).problems?.map((p) => p.path))).toEqual([['target.tokenizer'], ['run.base']])
+  const verdict = await verdictOf({ almr: 0.25, peakLr: 1e-3 })
+  for (const input of refused) expect(await problemsOf({ verdict, ...input } as unknown as ModelTransferInput)).toEqual([expect.stringMatching(/^target\.tokenizer: /)])
 })
