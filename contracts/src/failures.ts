@@ -23,7 +23,7 @@ export const failures = {
   SchedulerRefused: { cause: 'The scheduler will not run the job as it is asked for: account, partition, limit or licence.', suggest: 'mend the pool in the configuration, or retry with another placement.pool as patch' },
   JobEnded: { cause: 'The job ended before its work was committed; it is retried by itself.', suggest: 'nothing, unless it repeats' },
   Aborted: { cause: 'An operator chose to abort.', suggest: 'start again when the cause is mended' },
-  GateFailed: { cause: 'The model lost more of its old abilities than the gate allows.', suggest: 'look at the report; lower the ratio of new language or the learning rate' },
+  GateFailed: { cause: 'A condition of the gate does not hold: too much was lost, too little gained, or the evidence does not settle it.', suggest: 'read which one, and by how much; then change what it names' },
 } as const
 export type FailureType = keyof typeof failures
 

@@ -160,7 +160,10 @@ test('a benchmark that cannot be read may be skipped; the rest of the run is not
 test('a gate that does not pass asks a person: skip publishes the model, abort ends without one', async () => {
   const gate = { retentionToleranceNats: 0, minGainNats: 50, benchmarkMargin: 1, z: 1.64 }
   const publish = await startRun(system, 'gate-skip', briefRun({ gate }))
-  expect(await parkOf(publish, 'gate')).toMatchObject({ type: 'GateFailed', actions: ['skip', 'abort'] })
+  const park = await parkOf(publish, 'gate')
+  expect(park).toMatchObject({ type: 'GateFailed', actions: ['skip', 'abort'], cause: expect.stringMatching(/learned too little zh: \d+\.\d{3} nats\/token less than asked for/) as unknown })
+  expect(park.message).toMatch(/gain in zh is -?\d\.\d{3} ± \d\.\d{3} nats\/token, asked for is 50\.000 \(fail\)/)
+  expect(await pageOf(publish)).toContain(`Likely cause: ${park.cause}\nSuggested: ${park.suggest}.`)
   const discard = await startRun(system, 'gate-abort', briefRun({ gate }))
   await parkOf(discard, 'gate')
   await resolve(publish, { stage: 'gate', park: 1, action: 'skip' })

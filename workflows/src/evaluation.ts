@@ -2,7 +2,7 @@ import type { ArtifactRef } from '@cpt/contracts/artifact'
 import type { ResolvedRun } from '@cpt/contracts/activities'
 import type { GateSpec } from '@cpt/contracts/cpt-run'
 import { z } from 'zod'
-import { judgeGate, type GateVerdict, type Harm } from './gate.ts'
+import { explainGate, gainCheck, judgeGate, retentionCheck, type GateVerdict, type Harm } from './gate.ts'
 import type { ResultOf, Run } from './run.ts'
 
 export type BenchmarkResults = Record<string, ResultOf<'evaluateBenchmark'> | null>
@@ -41,15 +41,15 @@ const Verdict = z.object({
 export const gate = async (run: Run, change: ResultOf<'comparePerplexity'>, benchmarks: Awaited<ReturnType<typeof compareBenchmarks>>, target: string, settings: GateSpec): Promise<GateVerdict> => {
   const group = (name: string) => change.groups.find((g) => g.group === name)
   const [retained, gained] = [group('retention'), group(target)]
-  const unmeasured = [...(retained === undefined ? ['retention'] : []), ...(gained === undefined ? [`gain in ${target}`] : [])]
+  const unmeasured = [...(retained === undefined ? [retentionCheck] : []), ...(gained === undefined ? [gainCheck(target)] : [])]
   const harms: Harm[] = [
-    ...(retained === undefined ? [] : [{ name: 'retention', value: retained.deltaNll, standardError: retained.seNll, bound: settings.retentionToleranceNats, unit: 'nats/token' }]),
-    ...(gained === undefined ? [] : [{ name: `gain in ${target}`, value: gained.deltaNll, standardError: gained.seNll, bound: -settings.minGainNats, unit: 'nats/token' }]),
+    ...(retained === undefined ? [] : [{ name: retentionCheck, value: retained.deltaNll, standardError: retained.seNll, bound: settings.retentionToleranceNats, unit: 'nats/token' }]),
+    ...(gained === undefined ? [] : [{ name: gainCheck(target), value: gained.deltaNll, standardError: gained.seNll, bound: -settings.minGainNats, unit: 'nats/token' }]),
     ...benchmarks.map((b) => ({ name: b.name, value: b.higherIsBetter ? -b.difference : b.difference, standardError: b.standardError, bound: settings.benchmarkMargin, unit: b.higherIsBetter ? 'of the items' : 'nats/byte' })),
   ]
   const { verdict, checks } = await run.decide('gate', 'gate', { harms, settings, unmeasured }, judgeGate(harms, settings, unmeasured), Verdict)
   if (verdict === 'pass') return verdict
-  const said = checks.filter((c) => c.verdict !== 'pass').map((c) => `${c.name}: ${c.note} (${c.verdict})`).join('; ')
-  const answer = await run.ask({ stage: 'gate', type: 'GateFailed', message: `the gate says ${verdict}: ${said}. Skip publishes the model all the same, abort ends the run without a model.`, actions: ['skip', 'abort'] })
+  const { found, ...why } = explainGate(checks, harms, target, settings)
+  const answer = await run.ask({ stage: 'gate', type: 'GateFailed', message: `the gate says ${verdict}: ${found}. Skip publishes the model all the same, abort ends the run without a model.`, actions: ['skip', 'abort'], why })
   return answer.action === 'skip' ? verdict : 'fail'
 }

@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { judgeGate, type Harm } from './gate.ts'
+import { explainGate, judgeGate, type Harm } from './gate.ts'
 
 const harm = (value: number, standardError: number, bound = 0.5): Harm => ({ name: 'mmlu', value, standardError, bound, unit: 'of the items' })
 const verdictOf = (h: Harm, z = 2) => judgeGate([h], { z }).verdict
@@ -52,4 +52,46 @@ test('what nobody measured is undecided, however good the rest', () => {
   const { verdict, checks } = judgeGate([harm(-3, 0.125)], { z: 2 }, ['retention'])
   expect(verdict).toBe('undecided')
   expect(checks.find((c) => c.name === 'retention')).toMatchObject({ verdict: 'undecided', note: expect.stringContaining('not measured') as string })
+})
+
+describe('what a person is told of a gate that does not pass', () => {
+  const settings = { z: 2 }
+  const retention = (value: number, standardError = 0.005): Harm => ({ name: 'retention', value, standardError, bound: 0.05, unit: 'nats/token' })
+  const gain = (gained: number, standardError = 0.005): Harm => ({ name: 'gain in zh', value: -gained, standardError, bound: -0.1, unit: 'nats/token' })
+  const told = (harms: Harm[], unmeasured: string[] = []) => explainGate(judgeGate(harms, settings, unmeasured).checks, harms, 'zh', settings)
+
+  test('old abilities are named where they were lost, with how much too much, and not the gain that is there', () => {
+    const { found, cause, suggest } = told([retention(0.12), gain(0.4)])
+    expect(found).toBe('retention: worse by 0.120 ± 0.010 nats/token, allowed is 0.050 (fail)')
+    expect(cause).toBe('The model lost more of its old abilities than the gate allows, on retained text: 0.070 nats/token too much.')
+    expect(suggest).toMatch(/smaller share of zh.*lower training\.peakLr/)
+  })
+
+  test('a gain that is missing is named as that, and nothing is said of old abilities', () => {
+    const { found, cause, suggest } = told([retention(0.01), gain(0.02)])
+    expect(found).toBe('gain in zh is 0.020 ± 0.010 nats/token, asked for is 0.100 (fail)')
+    expect(cause).toBe('The model learned too little zh: 0.080 nats/token less than asked for.')
+    expect(suggest).toMatch(/more tokens or a larger share of zh.*higher training\.peakLr/)
+    expect(`${cause} ${suggest}`).not.toMatch(/lost|abilities|smaller share/)
+  })
+
+  test('where both fail both are told, each with what to change', () => {
+    const { found, cause, suggest } = told([retention(0.12), gain(-0.3)])
+    expect(found).toMatch(/retention: worse by 0\.120.*; gain in zh is -0\.300/)
+    expect(cause).toMatch(/old abilities.*learned too little zh: 0\.400 nats\/token less/)
+    expect(suggest).toMatch(/smaller share of zh.*; .*larger share of zh/)
+  })
+
+  test('a benchmark is named with its own unit', () => {
+    expect(told([{ ...harm(0.3, 0.01, 0.1), name: 'gsm8k' }]).cause).toBe('The model lost more of its old abilities than the gate allows, in gsm8k: 0.200 of the items too much.')
+  })
+
+  test('what is undecided asks for evidence, of the sort that is missing', () => {
+    const text = told([retention(0.05), gain(0.4)])
+    expect(text.cause).toBe('Too little evidence: retention may lie on either side of its bound.')
+    expect(text.suggest).toContain('corpus.holdOut.targetSeNats')
+    expect(told([{ ...harm(0.5, 0.1), name: 'gsm8k' }]).suggest).toContain('more items of gsm8k')
+    expect(told([gain(0.4)], ['retention'])).toMatchObject({ found: expect.stringContaining('retention was not measured') as string, suggest: expect.stringContaining('use: validate') as string })
+    expect(told([retention(0)], ['gain in zh']).suggest).toContain('more text in zh')
+  })
 })

@@ -33,8 +33,8 @@ export interface Run {
   optionalStage: <K extends StageKey>(key: string, name: K, request: RequestOf<K>, options?: StageOptions<K>) => Promise<ResultOf<K> | null>
   /** Keeps a decision with its inputs and returns what holds: only the returned value may be used. */
   decide: <T>(kind: 'reweight' | 'gate' | 'mixture' | 'confirmation' | 'approval', key: string, inputs: unknown, output: T, schema: z.ZodType<T>) => Promise<T>
-  /** Asks a person about something that is not a failed stage. */
-  ask: (what: { stage: string; type: FailureType; message: string; actions: ('retry' | 'skip' | 'abort')[] }) => Promise<Decision>
+  /** Asks a person about something that is not a failed stage; `why` takes the place of what is usual for the type. */
+  ask: (what: { stage: string; type: FailureType; message: string; actions: ('retry' | 'skip' | 'abort')[]; why?: { cause: string; suggest: string } }) => Promise<Decision>
   /** Puts a line on the page that is no stage of this workflow, as a trial of a sweep; what is given replaces what it said. */
   show: (key: string, line: Partial<Omit<StageLine, 'key'>> & Pick<StageLine, 'stage'>) => void
   /** Asks a person by an update; null: it was answered. */
@@ -146,7 +146,7 @@ export const openRun = (kind: string, before?: Pick<Run, 'progress' | 'decisions
       decisionsKept.push({ key, kind: kindOf, uri: kept.uri, sha256: kept.sha256 })
       return schema.parse(kept.output)
     },
-    ask: (what) => parking.park({ ...what, ...explain(what.type), logTail: [] }, null),
+    ask: ({ why, ...what }) => parking.park({ ...what, ...(why ?? explain(what.type)), logTail: [] }, null),
     show: (key, line) => {
       const shown = Object.assign(progress.stages.find((s) => s.key === key) ?? begin(progress, key, line.stage), line)
       if (shown.state !== 'running') finish(shown)
