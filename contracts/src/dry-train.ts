@@ -5,8 +5,11 @@ import { stage } from './stage.ts'
 import { OptimizerSettings } from './train.ts'
 import { Count, Seconds, Seed, Steps, Tokens } from './units.ts'
 
-/** What `dryTrain` takes: a run, of which it trains `steps` steps on synthetic tokens with the run's placement. */
-export const DryTrainInput = z.strictObject({ run: CptRunInput.optional(), steps: z.int().min(3).max(10_000).default(20) })
+/**
+ * What `dryTrain` takes: a run, of which it trains `steps` steps on synthetic tokens with the run's placement.
+ * `evaluationTokens`: of the run's validation sets, where an earlier run tells them; absent: evaluations are left out of the time.
+ */
+export const DryTrainInput = z.strictObject({ run: CptRunInput.optional(), steps: z.int().min(3).max(10_000).default(20), evaluationTokens: Tokens.min(1).optional() })
 export type DryTrainInput = z.input<typeof DryTrainInput>
 
 /**
@@ -53,6 +56,16 @@ export const DryTrainResult = z.object({
 export type DryTrainResult = z.infer<typeof DryTrainResult>
 export const dryTrain = stage({ name: 'dry-train', version: 1, shape: { kind: 'whole' }, request: DryTrainRequest, result: DryTrainResult })
 
-/** What the workflow ends with: the figures, and the run's training at that speed. */
-export const DryTrainOutcome = z.object({ figures: DryTrainResult, plannedTokens: Tokens, plannedSteps: Steps, hours: z.number().nonnegative() })
+/** How long all phases of a run train (training-time.ts); `evaluations` is null, and no part of `inAll`, where their tokens are not known. */
+export const TrainingTime = z.object({
+  phases: Count,
+  /** `everySteps`: the largest of the phases' intervals. */
+  saves: z.object({ whileTraining: Count, waitedFor: Count, everySteps: Steps }),
+  evaluationTokens: Tokens.nullable(),
+  seconds: z.object({ steps: Seconds, saves: Seconds, starts: Seconds, evaluations: Seconds.nullable(), inAll: Seconds }),
+})
+export type TrainingTime = z.infer<typeof TrainingTime>
+
+/** What the workflow ends with: the figures, and how long the run's training takes at that speed. */
+export const DryTrainOutcome = z.object({ figures: DryTrainResult, plannedTokens: Tokens, plannedSteps: Steps, time: TrainingTime })
 export type DryTrainOutcome = z.infer<typeof DryTrainOutcome>

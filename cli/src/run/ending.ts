@@ -3,11 +3,13 @@ import { openStore } from '@cpt/activities/artifact-store/open-store'
 import type { Config } from '@cpt/activities/config'
 import { ArtifactRef } from '@cpt/contracts/artifact'
 import { CptRunResult } from '@cpt/contracts/cpt-run'
+import { DryTrainOutcome } from '@cpt/contracts/dry-train'
 import { SweepVerdict } from '@cpt/contracts/sweep'
 import { z } from 'zod'
 import { CliError, exitCodes, messageOf } from '../cli-error.ts'
 import { runPage, type Session } from '../connect.ts'
 import { plainText } from '../plain-text.ts'
+import { dryWords } from '../train/dry-words.ts'
 import { verdictWords } from '../sweep/verdict-words.ts'
 import { benchmarkTable, changeTable, timeTable } from './results.ts'
 import type { Ending } from './watch.ts'
@@ -62,6 +64,8 @@ export const tellEnding = async (session: Session, config: Config, workflowId: s
     if (state === 'needs-attention') process.exitCode = exitCodes.failed
     return
   }
+  const dry = DryTrainOutcome.safeParse(value)
+  if (dry.success) return print(`\n${dryWords(dry.data)}${page === null ? '' : `\n\npage     ${page}`}`)
   const parsed = CptRunResult.safeParse(value)
   if (!parsed.success) return print(`${workflowId} completed; its result: ${plainText(JSON.stringify(value))}`)
   const result = parsed.data

@@ -9,6 +9,7 @@ const deepest = 3
 
 /** What can be told of a run at this moment; `progress` is null while no worker answers. */
 export interface Sight {
+  type: string
   status: string
   runId: string
   progress: RunProgress | null
@@ -46,5 +47,5 @@ export const look = async (session: Session, workflowId: string): Promise<Sight>
   // the deadline covers the call, not the wait for a connection
   const progress = await Promise.race([answer, sleep(answerMs + 1000, null, { ref: false })])
   const live = await heartbeats(session, description)
-  return { status: description.status.name, runId: description.runId, progress, live: live.length > 0 ? live : progress?.live ? [progress.live] : [] }
+  return { type: description.type, status: description.status.name, runId: description.runId, progress, live: live.length > 0 ? live : progress?.live ? [progress.live] : [] }
 }

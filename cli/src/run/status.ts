@@ -1,6 +1,8 @@
 import { defineSearchAttributeKey } from '@temporalio/common'
+import { DryTrainOutcome } from '@cpt/contracts/dry-train'
 import { plainText } from '../plain-text.ts'
 import { runPage, type Session } from '../connect.ts'
+import { dryWords } from '../train/dry-words.ts'
 import { findRun } from './find-run.ts'
 import { look } from './look.ts'
 import { table } from './table.ts'
@@ -12,8 +14,8 @@ const stageKey = defineSearchAttributeKey('CptStage', 'KEYWORD')
 const statusKey = defineSearchAttributeKey('CptStatus', 'KEYWORD')
 const print = (text: string): void => void process.stdout.write(`${text}\n`)
 
-/** Runs, sweeps, preparations and transfers; of the trials only those that are open, below the sweep that began them. */
-const listed = "WorkflowType IN ('cptRun', 'almrLrSweep', 'corpusPreparation', 'modelTransfer') OR (WorkflowType = 'sweepTrial' AND ExecutionStatus = 'Running')"
+/** Runs, sweeps, preparations, transfers and dry trainings; of the trials only those that are open, below the sweep that began them. */
+const listed = "WorkflowType IN ('cptRun', 'almrLrSweep', 'corpusPreparation', 'modelTransfer', 'dryTrain') OR (WorkflowType = 'sweepTrial' AND ExecutionStatus = 'Running')"
 
 const listRuns = async (session: Session, json: boolean): Promise<void> => {
   const runs = []
@@ -46,10 +48,12 @@ const belowTheirSweeps = <R extends { id: string; type: string }>(runs: readonly
 const showRun = async (session: Session, named: string, json: boolean): Promise<void> => {
   const id = await findRun(session, named)
   const sight = await look(session, id)
-  if (json) return print(JSON.stringify({ id, ...sight }))
+  const figures = sight.type === 'dryTrain' && sight.status === 'COMPLETED' ? DryTrainOutcome.safeParse(await session.client.workflow.getHandle(id).result()).data : undefined
+  if (json) return print(JSON.stringify({ id, ...sight, ...(figures === undefined ? {} : { result: figures }) }))
   const page = runPage(session, id)
   print(`${id}  ${sight.status.toLowerCase()}${sight.progress === null ? ', and no worker answers' : `, ${sight.progress.status}, ${sight.progress.recoveries} recoveries`}`)
   if (page !== null) print(page)
+  if (figures !== undefined) print(`\n${dryWords(figures)}\n`)
   if (sight.progress === null) return
   for (const line of sight.progress.stages) print(stageWords(line))
   for (const live of sight.live) print(`  ${liveWords(live)}`)

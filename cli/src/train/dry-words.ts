@@ -5,7 +5,7 @@ import { table } from '../run/table.ts'
 import { duration, quantity } from '../run/words.ts'
 
 /** What `cpt train --dry` says to a person. */
-export const dryWords = ({ figures: f, plannedSteps, plannedTokens, hours }: DryTrainOutcome): string => {
+export const dryWords = ({ figures: f, plannedSteps, plannedTokens, time }: DryTrainOutcome): string => {
   const most = Math.max(...f.memoryPeakBytes)
   const evaluated = f.evaluationTokens / f.evaluationSeconds
   const rows = [
@@ -22,6 +22,19 @@ export const dryWords = ({ figures: f, plannedSteps, plannedTokens, hours }: Dry
   return [
     table([`${f.steps} steps of ${f.tokens / f.steps} synthetic tokens`, ''], rows.map((row) => [...row])).split('\n').map((line) => line.trimEnd()).join('\n'),
     '',
-    `  the run's ${quantity(plannedTokens)} tokens (${plannedSteps} steps) take ${span(hours)} at this speed, evaluations and the data stages apart`,
+    timeTable(plannedSteps, time),
+    '',
+    `  the run's ${quantity(plannedTokens)} tokens (${plannedSteps} steps) take ${span(time.seconds.inAll / 3600)} at this speed, ${time.seconds.evaluations === null ? 'without evaluations; the data stages apart' : 'the data stages apart'}`,
+    ...(time.seconds.evaluations === null ? ['  (--evaluation-tokens <n> counts them: the tokens of the validation sets, base/perplexity of an earlier run tells them)'] : []),
   ].join('\n')
 }
+
+/** The parts of the time that a run's training takes. */
+const timeTable = (steps: number, { phases, saves, evaluationTokens, seconds }: DryTrainOutcome['time']): string =>
+  table(['time of the training', 'how many', 'seconds'], [
+    ['steps', String(steps), seconds.steps.toFixed(1)],
+    ['saves', `${saves.whileTraining} beside it, ${saves.waitedFor} waited for`, seconds.saves.toFixed(1)],
+    ['starts: model, first step, optimizer', String(phases), seconds.starts.toFixed(1)],
+    ['evaluations', evaluationTokens === null ? `${phases} of unknown size` : `${phases} of ${quantity(evaluationTokens)} tokens`, seconds.evaluations?.toFixed(1) ?? 'not counted'],
+    ['in all', '', seconds.inAll.toFixed(1)],
+  ])

@@ -13,6 +13,7 @@ import { dryWords } from './dry-words.ts'
 export interface TrainFlags {
   dry: number
   set?: string[]
+  evaluationTokens?: number
   json?: boolean
   state?: string
 }
@@ -24,7 +25,7 @@ export const train = async (file: string | undefined, flags: TrainFlags): Promis
   const session = await connect(config)
   try {
     const workflowId = `dry/${input.name}-${randomUUID().slice(0, 8)}`
-    await session.client.workflow.start('dryTrain', { workflowId, taskQueue: session.taskQueue, args: [{ run: input, steps: flags.dry }], staticSummary: `${input.name}, dry` })
+    await session.client.workflow.start('dryTrain', { workflowId, taskQueue: session.taskQueue, args: [{ run: input, steps: flags.dry, ...(flags.evaluationTokens === undefined ? {} : { evaluationTokens: flags.evaluationTokens }) }], staticSummary: `${input.name}, dry` })
     // JSON stands alone on the output
     const beside = flags.json === true ? process.stderr : process.stdout
     const say = (text: string) => void beside.write(`${text}\n`)
