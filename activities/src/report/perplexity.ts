@@ -1,4 +1,5 @@
 import { comparePerplexity, evaluatePerplexity, type PerplexityChange, type StratumLoss } from '@cpt/contracts/evaluate-perplexity'
+import type { Stratum } from '@cpt/contracts/hold-out'
 import { categoryAxis, chart, colour, ink, legend, valueAxis } from './chart.ts'
 import { endLabels } from './end-labels.ts'
 import { clip, h, type Html } from './html.ts'
@@ -26,7 +27,7 @@ export const perplexity = (view: View): Section => {
 ${overview(view)}
 ${figure('Change of validation loss since the base', h`${legend(groups.map((g, i) => ({ name: groupName(view, g), colour: lineColour(view, g, i), shape: 'line' })))}${groupChart(view, points, groups)}`)}
 ${groups.map((g) => oneGroup(view, points, g))}
-${note('Each set was frozen before the first round, is never trained on, and keeps its near-duplicates out of the plan. Differences are paired by document, their standard errors from a bootstrap over documents. Nats per byte compare across tokenizers, nats per token do not.')}`
+${note(`Each set was frozen before the first round, is never trained on, and keeps its near-duplicates out of the plan. Differences are paired by document, their standard errors from a bootstrap over documents. Nats per byte compare across tokenizers, nats per token do not.${hasOtherTokenizer(view) ? ' This run has another tokenizer than its base: what was trained is compared per byte, and told for as many bytes as a token of the base has. A token here is one of the base’s throughout.' : ''}`)}`
   return { id: 'perplexity', title: 'Perplexity by language and topic', body }
 }
 
@@ -38,9 +39,23 @@ const order = (groups: string[], target: string): string[] => {
 const lineColour = (view: View, g: string, i: number): string => (['retention', 'synthetic', 'en', view.request.spec.targetLanguage].includes(g) ? groupColour(g, view.request.spec.targetLanguage) : colour(i + 4))
 
 const pointsOf = (view: View): Point[] => {
-  const base = resultOf(view, 'base/perplexity', evaluatePerplexity)
-  return [...(base === null ? [] : [{ label: 'base', strata: base.measurement.strata }]), ...view.rounds.flatMap((r) => (r.train === null ? [] : [{ label: r.label, strata: r.train.measurement.strata }]))]
+  const base = resultOf(view, 'base/perplexity', evaluatePerplexity)?.measurement.strata ?? null
+  const trained = view.rounds.flatMap((r) => (r.train === null ? [] : [{ label: r.label, strata: r.train.measurement.strata }]))
+  if (!hasOtherTokenizer(view)) return [...(base === null ? [] : [{ label: 'base', strata: base }]), ...trained]
+  // a loss per token of another tokenizer than the base's has nothing to stand beside
+  return base === null ? [] : [{ label: 'base', strata: base }, ...trained.map(({ label, strata }) => ({ label, strata: inTokensOf(base, strata) }))]
 }
+
+const hasOtherTokenizer = (view: View): boolean => view.request.spec.base.tokenizer !== undefined
+
+/** Losses per byte, for as many bytes as a token has in `base`, with its numbers of tokens. */
+const inTokensOf = (base: readonly StratumLoss[], strata: readonly StratumLoss[]): StratumLoss[] =>
+  strata.flatMap((s) => {
+    const same = base.find((b) => group(b) === group(s) && stratumKey(stratumOf(b)) === stratumKey(stratumOf(s)))
+    return same === undefined ? [] : [{ ...s, tokens: same.tokens, nllPerToken: (s.nllPerByte * same.bytes) / Math.max(1, same.tokens) }]
+  })
+
+const stratumOf = ({ language, kind, topic }: StratumLoss): Stratum => ({ language, kind, topic })
 
 /** Token-weighted over strata: what the whole group costs. */
 const mean = (strata: readonly StratumLoss[]): number => sum(strata.map((s) => s.nllPerToken * s.tokens)) / Math.max(1, sum(strata.map((s) => s.tokens)))

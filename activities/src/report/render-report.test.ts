@@ -185,3 +185,18 @@ test('what led to a run, as the verdict of a sweep, stands in its lineage', () =
   expect(page).toContain('d'.repeat(64))
   expect(textOf(render({ request, source }))).not.toContain('What led to this run')
 })
+
+test('a run with another tokenizer than its base is compared per byte, and told in tokens of the base', () => {
+  const retold = (factor: number): SampleRun => {
+    const run = sampleRun()
+    for (const line of run.request.lines.filter((l) => l.stage === 'train')) {
+      const record = run.source.records.get(line.fingerprint)!
+      for (const s of (record.result as { measurement: { strata: { tokens: number; nllPerToken: number }[] } }).measurement.strata) Object.assign(s, { tokens: s.tokens / factor, nllPerToken: s.nllPerToken * factor })
+    }
+    return { ...run, request: { ...run.request, spec: { ...run.request.spec, base: { ...run.request.spec.base, tokenizer: 'samples:tokenizer.json' } } } }
+  }
+  // half as many tokens of twice the loss are the same text at the same loss
+  expect(render(retold(2))).toBe(render(retold(1)))
+  expect(textOf(render(retold(2)))).toContain('A token here is one of the base’s throughout.')
+  expect(textOf(render(sampleRun()))).not.toContain('A token here')
+})
