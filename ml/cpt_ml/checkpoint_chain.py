@@ -202,7 +202,8 @@ class CheckpointChain:
     def _prune(self, tip: Checkpoint) -> None:
         """Removes what retention does not keep: records first, then the files that only they named.
 
-        Kept are the last `keep_last` of the line of the tip, what a rollback may need, and each `keep_every`-th.
+        Kept are the last `keep_last` of the line of the tip, what a rollback may need, and each `keep_every`-th;
+        nothing that a branch has left behind, whose files may be the damaged ones.
         """
         records = self._records()
         by_digest = {c.sha256: (n, c) for n, c in records.items() if c}
@@ -213,8 +214,9 @@ class CheckpointChain:
             line.append(name)
             digest = checkpoint.record["parent"]
         every = self.keep_every
-        line += self._within_reach(tip, {n: c for n, c in records.items() if c})
-        kept = {n: c for n, c in records.items() if c and (n in line or (every and c.record["seq"] % every == 0))}
+        alive = _not_left_behind({n: c for n, c in records.items() if c})
+        line += self._within_reach(tip, alive)
+        kept = {n: c for n, c in alive.items() if n in line or (every and c.record["seq"] % every == 0)}
         if len(kept) < len(records):
             self.backend.remove(*(f"{self.prefix}{name}.json" for name in records.keys() - kept.keys()))
             failpoint("checkpoint-pruned")
@@ -240,6 +242,19 @@ class CheckpointChain:
         debris = [k for k in data if "-checkpoints/" in k and k not in needed]
         temporary = [k for k in self.backend.leftovers(self.prefix) if PurePosixPath(k).name.startswith(TEMPORARY)]
         self.backend.remove(*debris, *temporary)
+
+
+def _not_left_behind(records: dict[str, Checkpoint]) -> dict[str, Checkpoint]:
+    """The checkpoints on the way to the newest branch: a branch goes on in the place of all that has its numbers."""
+    begins: dict[int, int] = {}
+    for c in records.values():
+        branch, seq = c.record["branch"], c.record["seq"]
+        begins[branch] = min(seq, begins.get(branch, seq))
+    return {
+        n: c
+        for n, c in records.items()
+        if all(c.record["seq"] < seq for branch, seq in begins.items() if branch > c.record["branch"])
+    }
 
 
 def _self_digest(record: Json) -> str:
