@@ -7,6 +7,9 @@ what follows goes on under the next branch number.
 
 Of several processes each writes its own files; the first one alone looks at records, commits and removes, and tells the
 others.
+
+A record's state says for which request it was made (`identity`), so that a chain that was copied to another fingerprint
+by hand is refused, naming the field.
 """
 
 from __future__ import annotations
@@ -18,10 +21,12 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from cpt_ml.durable_files import TEMPORARY
-from cpt_ml.errors import JobFailure, Superseded, TryAgain
+from cpt_ml.errors import BadRequest, JobFailure, Superseded, TryAgain
 from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
 from cpt_ml.store import Attempt, Json
@@ -54,18 +59,29 @@ class CheckpointChain:
         self.job = job
         self.world = world
         self.keep_last, self.keep_every = keep_last, keep_every
+        self.identity: Any = identity_of(job.request)
         self.backend = job.store.backend
         self.prefix = f"checkpoints/{job.fingerprint[:2]}/{job.fingerprint}/"
-        self.attempt = Attempt(job.store, job.fingerprint, f"{job.token}-checkpoints")
         self.tip: Checkpoint | None = None
         # how far before the tip a phase may have to roll back to, and to which checkpoints it may
         self.horizon_tokens = 0
         self.fits: Callable[[Checkpoint], bool] = lambda _: True
         self._branch, self._seq = 0, 0
 
+    @cached_property
+    def attempt(self) -> Attempt:
+        """Where files are written; made at the first save, so that a job that is refused leaves nothing."""
+        return Attempt(self.job.store, self.job.fingerprint, f"{self.job.token}-checkpoints")
+
     def resume(self) -> Checkpoint | None:
-        """The newest undamaged checkpoint, or None to begin at the start. Logs each one that it passes over."""
+        """The newest undamaged checkpoint, or None to begin at the start. Logs each one that it passes over.
+
+        Raises BadRequest, with nothing touched, if a checkpoint was made for another request, naming the field.
+        """
         records = self.world.share(self._records() if self.world.rank == 0 else None)
+        for name, checkpoint in sorted(records.items()):
+            if checkpoint is not None:
+                self._check_identity(name, checkpoint)
         if not records:
             return None
         newest = max(records)
@@ -148,11 +164,11 @@ class CheckpointChain:
             "step": step,
             "tokens": tokens,
             "files": [*state.pop("carry"), *({**f, "name": Path(f["name"]).name} for f in files)],
-            "state": state,
+            "state": {**state, "identity": self.identity},
             "attempt": self.job.token,
             "committedAt": datetime.datetime.now(datetime.UTC).isoformat(),
         }
-        state["recordSha256"] = _self_digest(record)
+        record["state"]["recordSha256"] = _self_digest(record)
         data = json.dumps(record, allow_nan=False).encode()
         self.job.fence()
         failpoint("checkpoint-written")
@@ -183,6 +199,18 @@ class CheckpointChain:
             if not whole:
                 self.job.log("checkpoint-damaged", checkpoint=name, file=f"{name}.json", found="not the record written")
         return found
+
+    def _check_identity(self, name: str, checkpoint: Checkpoint) -> None:
+        """Of a record without an identity, from before there was one, the fingerprint alone says whose it is."""
+        made_for = checkpoint.state.get("identity")
+        found = None if made_for is None else first_difference(made_for, self.identity)
+        if found is not None:
+            field, before, now = found
+            raise BadRequest(
+                f"{self.job.stage}: checkpoint {name} was made for another request: {field} was {before}, is {now}. "
+                f"It lies at {self.backend.where(self.prefix)}; remove what does not belong there, or ask for what it "
+                "was made for"
+            )
 
     def _checkpoint(self, record: Json, data: bytes) -> Checkpoint:
         paths = {f["name"]: self.backend.local(f["path"]) for f in record["files"]}
@@ -255,6 +283,34 @@ def _not_left_behind(records: dict[str, Checkpoint]) -> dict[str, Checkpoint]:
         for n, c in records.items()
         if all(c.record["seq"] < seq for branch, seq in begins.items() if branch > c.record["branch"])
     }
+
+
+def identity_of(value: Any) -> Any:
+    """A request as its fingerprint sees it: references by what they name, not by where it lies; null is absent."""
+    if isinstance(value, list):
+        return [identity_of(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if value.keys() == {"uri", "sha256", "bytes"}:
+        return {"sha256": value["sha256"]}
+    return {k: identity_of(v) for k, v in value.items() if v is not None}
+
+
+def first_difference(before: Any, now: Any, path: str = "") -> tuple[str, str, str] | None:
+    """The first field in which two identities differ (`schedule.peakLr`), and what it is in each, or None."""
+    if isinstance(before, dict) and isinstance(now, dict):
+        for key in sorted(before.keys() | now.keys()):
+            at = f"{path}.{key}" if path else str(key)
+            if key not in before or key not in now:
+                return at, _said(before.get(key)), _said(now.get(key))
+            if (found := first_difference(before[key], now[key], at)) is not None:
+                return found
+        return None
+    return None if before == now else (path or "request", _said(before), _said(now))
+
+
+def _said(value: Any) -> str:
+    return "absent" if value is None else json.dumps(value, sort_keys=True)[:200]
 
 
 def _self_digest(record: Json) -> str:

@@ -43,6 +43,7 @@ from cpt_ml.train_state import (
     OPTIMIZER,
     SaveRhythm,
     TrainState,
+    check_folder,
     read_folder_amendments,
     read_folder_steps,
     restore_tensors,
@@ -105,16 +106,21 @@ class TrainRequest:
 def run(job: Job) -> None:
     """Trains from the last committed checkpoint to the end of the phase, validates, and commits.
 
-    Raises BadRequest if plan, tokenizer, model and budget do not fit each other; Diverged if loss, gradient or weights
-    are not finite, before anything is saved, or with a guard when that or a spike repeats (amendments.py); Stopped or
-    Orphaned after saving, when told to leave.
+    Raises BadRequest if plan, tokenizer, model, start and budget do not fit each other, or a checkpoint of the phase
+    was made for another request; Diverged if loss, gradient or weights are not finite, before anything is saved, or
+    with a guard when that or a spike repeats (amendments.py); Stopped or Orphaned after saving, when told to leave.
     """
     request = contract.parse(TrainRequest, job.request)
     job.beat("load", 0, request.token_budget, "tokens")
     device = numerics.prepare(job.threads, request.seed)
     world = open_world(job, device)
+    kept = job.placement.get("checkpoints", {})
+    chain = CheckpointChain(job, world, kept.get("keepLast", 2), kept.get("keepEvery"))
+    checkpoint = chain.resume()
     start = request.start.model if isinstance(request.start, FromModel) else request.start.checkpoint
     start_folder = verified_folder(job, world, start)
+    if isinstance(request.start, FromCheckpoint):
+        check_folder(start_folder, request.tokenizer.sha256, request.start.optimizer == "keep")
     stream = TokenStream(job.store, verified_folder(job, world, request.plan))
     _check(request, stream)
     model, _ = build_model(job, start_folder, request, world, device)
@@ -125,9 +131,6 @@ def run(job: Job) -> None:
         )
 
     micro_batch = micro_batch_of(job, request, world)
-    kept = job.placement.get("checkpoints", {})
-    chain = CheckpointChain(job, world, kept.get("keepLast", 2), kept.get("keepEvery"))
-    checkpoint = chain.resume()
     if checkpoint is not None:
         state.restore(checkpoint)
         state.restarts.append({"attempt": job.spec["attempt"], "step": state.step, "tokens": state.tokens})

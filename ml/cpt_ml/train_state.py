@@ -21,7 +21,7 @@ from cpt_ml.errors import BadRequest
 from cpt_ml.llama import Llama
 from cpt_ml.parallel import local, whole
 from cpt_ml.store import Attempt, Json
-from cpt_ml.tensor_files import TensorRows, part_name, rows_of, sizes_of, write_split, write_tensors
+from cpt_ml.tensor_files import TensorRows, part_name, rows_of, sizes_of, split_files, write_split, write_tensors
 from cpt_ml.world import ALONE, World
 
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
@@ -181,8 +181,11 @@ def restore_tensors(model: Sequence[Path], optimizer: Sequence[Path], steps: int
     weights.check({n: tuple(p.shape) for n, p in named.items()}, ["lm_head.weight"] if state.model.config.tied else [])
     expected = state.optimizer.state()
     shapes = {n: tuple(named[n.split(".", 1)[1]].shape) for n in expected}
-    if shapes != {n: moments.shape(n) for n in moments.names() - set(RNG)}:
-        raise BadRequest("train: the optimizer state does not fit the model")
+    found = {n: moments.shape(n) for n in moments.names() - set(RNG)}
+    wrong = [n for n in sorted(shapes.keys() | found.keys()) if shapes.get(n) != found.get(n)]
+    if wrong:
+        said = (f"{n} is {found.get(n, 'absent')}, expected {shapes.get(n, 'nothing')}" for n in wrong[:3])
+        raise BadRequest(f"train: the optimizer state of {moments.source} does not fit the model: {'; '.join(said)}")
     for name, parameter in named.items():
         local(parameter).copy_(weights.read(name, rows_of(parameter.shape[0], world.shard, world.shards)))
     rows = {n: moments.read(n, rows_of(shapes[n][0], world.shard, world.shards)) for n in expected}
@@ -192,14 +195,36 @@ def restore_tensors(model: Sequence[Path], optimizer: Sequence[Path], steps: int
     state.optimizer.load(rows, steps)
 
 
+def check_folder(folder: Path, tokenizer_sha256: str, optimizer: bool) -> None:
+    """Raises BadRequest if a folder is not a phase's `checkpoint/` (`optimizer`: with its moments), or is one of
+    another tokenizer: its weights know other ids."""
+    needed = ("state.json", OPTIMIZER) if optimizer else ("state.json",)
+    missing = [n for n in needed if not ((folder / n).is_file() or split_files(folder, n))]
+    if missing:
+        raise BadRequest(
+            f"train: start.checkpoint has no {' and no '.join(missing)}: expected the checkpoint/ folder of a phase; "
+            'a model begins with start {"kind": "model"}'
+        )
+    saved = _folder_state(folder).get("tokenizerSha256", tokenizer_sha256)
+    if saved != tokenizer_sha256:
+        raise BadRequest(
+            f"train: start.checkpoint was trained with the tokenizer of sha256 {saved}, the request's tokenizer has "
+            f"{tokenizer_sha256}: take the one it was trained with, or extend the vocabulary of its model"
+        )
+
+
 def read_folder_steps(folder: Path) -> int:
     """Optimizer steps behind a phase's `checkpoint/` folder."""
-    return json.loads((folder / "state.json").read_bytes())["optimizerSteps"]
+    return _folder_state(folder)["optimizerSteps"]
 
 
 def read_folder_amendments(folder: Path) -> list[Json]:
     """What was skipped on the way to a phase's `checkpoint/` folder, each with the plan that it was skipped of."""
-    return json.loads((folder / "state.json").read_bytes()).get("amendments", [])
+    return _folder_state(folder).get("amendments", [])
+
+
+def _folder_state(folder: Path) -> Json:
+    return json.loads((folder / "state.json").read_bytes())
 
 
 @dataclass
