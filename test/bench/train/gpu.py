@@ -7,8 +7,7 @@ Ours is `train_step` over a stream in memory, as a job calls it: layers compiled
 cross-entropy, fp32 weights and AdamW. The bare loop is the same model compiled whole, with torch's cross-entropy over
 all logits, torch's fused AdamW and clipping, and no deterministic kernels. The sides are built, warmed up, timed and
 freed one after the other, `--rounds` times; the median over all steps counts. Weights are random, as speed is the
-same. MFU: PaLM's 6N + 12·L·H·Q·T FLOPs a token (arXiv:2204.02311, appendix B; N without the embedding table, with the
-head; attention counted whole, nothing recomputed), over 989 TFLOP/s, the dense bf16 peak of an H100 or H200.
+same. MFU is the trainer's own (cpt_ml/mfu.py: PaLM's formula, over the peak that it knows by the device's name).
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ import torch  # noqa: E402
 from cpt_ml import numerics, train  # noqa: E402
 from cpt_ml.adamw import AdamW  # noqa: E402
 from cpt_ml.llama import Llama, LlamaConfig  # noqa: E402
+from cpt_ml.mfu import FORMULA, TERA, measure_against  # noqa: E402
 from cpt_ml.train_state import TrainState  # noqa: E402
 
 from phase import MemoryStream, Size, fill, make_request  # noqa: E402
 
-PEAK_FLOPS = 989e12
 WARM_UP = 3
 LEAST, LEAST_MFU = 0.95, 0.5
 ROPE = {"rope_type": "llama3", "rope_theta": 500_000.0, "factor": 32.0, "low_freq_factor": 1.0,
@@ -78,7 +77,8 @@ def main() -> None:
         for tokens in (int(t) for t in args.tokens.split(",")):
             rows += measure(SHAPES[name], tokens, args)
     about = {"device": torch.cuda.get_device_name() if args.device == "cuda" else "cpu", "torch": torch.__version__,
-             "date": time.strftime("%Y-%m-%d"), "command": shlex.join(["gpu.py", *sys.argv[1:]])}  # fmt: skip
+             "formula": FORMULA, "date": time.strftime("%Y-%m-%d"),
+             "command": shlex.join(["gpu.py", *sys.argv[1:]])}  # fmt: skip
     text = json.dumps({"about": about, "rows": rows}, indent=1)
     print(text)
     if args.out:
@@ -116,28 +116,22 @@ def measure(shape: Shape, tokens: int, args: argparse.Namespace) -> Iterator[dic
     batch = tokens * size.sequences
     speed = {side: batch / median(of) for side, of in seconds.items()}
     ratio = speed["ours"] / speed["bare"]
-    on_gpu = args.device == "cuda"
+    used = measure_against(shape.config, tokens, args.device, "bfloat16", devices=1)
     what = f"{shape.name}, sequences of {tokens}"
     yield {"measure": f"tokens trained, {what}", "ours": speed["ours"], "peer": speed["bare"],
            "peerName": "a bare compiled loop", "unit": "tokens/s", "ratio": ratio, "goal": f">= {LEAST}",
            "holds": ratio >= LEAST}  # fmt: skip
-    if on_gpu:
-        mfu = {side: of * flops_per_token(shape.config, tokens) / PEAK_FLOPS for side, of in speed.items()}
+    mfu, mfu_of_bare = used.of(speed["ours"]), used.of(speed["bare"])
+    if used.peak_flops is not None and mfu is not None and mfu_of_bare is not None:
         aimed = tokens >= 8192
-        holds = not aimed or mfu["ours"] >= LEAST_MFU
-        yield {"measure": f"MFU, {what}", "ours": mfu["ours"], "peer": mfu["bare"], "peerName": "a bare compiled loop",
-               "unit": "of 989 TFLOP/s", "ratio": mfu["ours"] / mfu["bare"],
+        holds = not aimed or mfu >= LEAST_MFU
+        yield {"measure": f"MFU, {what}", "ours": mfu, "peer": mfu_of_bare, "peerName": "a bare compiled loop",
+               "unit": f"of {used.peak_flops / TERA:.0f} TFLOP/s", "ratio": mfu / mfu_of_bare,
                "goal": f">= {LEAST_MFU}" if aimed else "printed", "holds": holds}  # fmt: skip
+    if args.device == "cuda":
         yield {"measure": f"memory peak, {what}", "ours": memory["ours"] / 2**30, "peer": memory["bare"] / 2**30,
                "peerName": "a bare compiled loop", "unit": "GiB", "ratio": memory["ours"] / memory["bare"],
                "goal": "printed", "holds": True}  # fmt: skip
-
-
-def flops_per_token(c: LlamaConfig, tokens: int) -> int:
-    """Forward and backward, by the formula above."""
-    heads, kv = c.heads * c.head_width, c.kv_heads * c.head_width
-    layer = c.width * (2 * heads + 2 * kv) + 3 * c.width * c.mlp_width + 2 * c.width
-    return 6 * (c.layers * layer + c.width + c.vocabulary * c.width) + 12 * c.layers * heads * tokens
 
 
 Step = Callable[[], Any]
