@@ -1,7 +1,7 @@
 /**
  * `npm run bench:train`: the trainer beside a bare PyTorch loop and Hugging Face's Trainer, the loader from a cold disk, and
  * what saves and resumes cost, on the processor. Prints and writes test/bench/results/train.json and the table of
- * docs/benchmarks.md, which says how it is measured. `-- --only speed,loader,saves`: some parts, all other rows stay. `-- --seed S`.
+ * docs/benchmarks.md, which says how it is measured, in some seven minutes. `-- --only speed,loader,saves`: some parts, all other rows stay. `-- --seed S`.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -87,6 +87,7 @@ const write = async (rows: readonly TrainRow[]): Promise<void> => {
   await writeFile(page, text.replace(between, (_all, from: string, to: string) => `${from}${tableOf(all)}\n${to}`))
 }
 
+const began = performance.now()
 const folder = await mkdtemp(join(tmpdir(), 'cpt-train-'))
 try {
   say('the sample corpus as a committed one, a small and a larger model')
@@ -97,6 +98,7 @@ try {
     for (const line of await linesOf(`${part}.py`, folder, parts[part]?.pinned === true)) rows.push(rowOf(part, line))
   }
   await write(rows)
+  say(`${((performance.now() - began) / 60_000).toFixed(1)} minutes in all`)
   console.table(rows.map(({ profile: _profile, ...row }) => row))
 } catch (e) {
   process.exitCode = 1

@@ -7,6 +7,7 @@ mincore; a batch then is what the trainer reads for a step. A step's seconds are
 
 from __future__ import annotations
 
+import cProfile
 import ctypes
 import mmap
 import os
@@ -17,9 +18,10 @@ from statistics import mean, median
 import torch
 
 import world  # the path to the tests' helpers  # isort: skip
-from cpt_ml.store import Store
+from cpt_ml.store import Json, Store
 from cpt_ml.token_stream import TokenStream
 
+from costly import costly_functions
 from measured import NO_SAVES, processor_seconds, show, train_ours
 from turns import Turns
 
@@ -44,9 +46,10 @@ def main() -> None:
         for state, passes in (("cold", cold), ("warm", warm)):
             share = median(passes) / step
             goal = "printed" if state == "warm" else f"< {MOST}"
+            holds = goal == "printed" or share < MOST
             show(
-                f"loader's share of a step, {state}, {case.name}", share, "of the time", goal,
-                goal == "printed" or share < MOST, peer=1000 * step, peer_name="a step, ms",
+                f"loader's share of a step, {state}, {case.name}", share, "of the time", goal, holds,
+                peer=1000 * step, peer_name="a step, ms", profile=None if holds else profile_of(store, plan, shards),
             )  # fmt: skip
     show(f"reading a batch of {world.BATCH} tokens, cold", 1000 * median(cold), "ms", "printed", True,
          peer=1000 * median(warm), peer_name="warm", ratio=median(cold) / median(warm))  # fmt: skip
@@ -63,6 +66,12 @@ def seconds_a_batch(store: Store, plan: Path, shards: list[Path], evict: bool) -
         torch.from_numpy(stream.sequences(step * sequences, sequences, world.SEQUENCE))
         times.append(time.perf_counter() - began)
     return mean(times)
+
+
+def profile_of(store: Store, plan: Json, shards: list[Path]) -> str:
+    profiler = cProfile.Profile()
+    profiler.runcall(seconds_a_batch, store, store.folder(plan), shards, evict=True)
+    return costly_functions(profiler)
 
 
 def forget(path: Path) -> None:

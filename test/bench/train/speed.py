@@ -9,7 +9,6 @@ our model and its batches in memory, torch's fused AdamW and its clipping, and n
 from __future__ import annotations
 
 import cProfile
-import pstats
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -25,6 +24,7 @@ from cpt_ml.store import Json
 from cpt_ml.token_stream import TokenStream
 
 from conftest import Workbench
+from costly import costly_functions
 from measured import NO_SAVES, processor_seconds, show, train_ours
 from peer_trainer import make_trainer
 from turns import Turns
@@ -141,10 +141,7 @@ def _profile(bench: Workbench, case: world.Case, seed: int) -> str:
     request = world.train_request(bench, case, case.steps, seed + 1)
     profiler = cProfile.Profile()
     profiler.runcall(train_ours, bench, request, lambda: None, **_placement(case))
-    stats: Any = pstats.Stats(profiler)
-    total = sum(of[2] for of in stats.stats.values())
-    costly = sorted(stats.stats.items(), key=lambda of: -of[1][2])[:10]
-    return "\n".join(f"{of[1][2] / total:6.1%} {of[0][0].rsplit('/', 1)[-1]}: {of[0][2]}" for of in costly)
+    return costly_functions(profiler)
 
 
 if __name__ == "__main__":
