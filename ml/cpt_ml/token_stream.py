@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,14 @@ from cpt_ml.errors import BadRequest, StoreCorrupt
 from cpt_ml.store import Json, Store
 
 Ids = npt.NDArray[np.int64]
+
+
+def numpy_column(column: Any) -> npt.NDArray[Any]:
+    """A pyarrow column without nulls, of numbers or truths. Its own to_numpy imports pandas, a second of a start."""
+    truths = str(column.type) == "bool"
+    chunks = [np.from_dlpack(c) for c in (column.cast("uint8") if truths else column).chunks]
+    values = np.concatenate(chunks) if chunks else np.empty(0, dtype=np.int64)
+    return values.astype(np.bool_) if truths else values
 
 
 class TokenStream:
@@ -30,7 +39,7 @@ class TokenStream:
         self._shards: dict[tuple[int, int], npt.NDArray[np.uint32]] = {}
         names = ["offset", "pool", "shard", "row", "start", "length", "bos", "eos"]
         table = read_table(plan_folder / "pieces.parquet", columns=names)
-        columns = {n: table[n].to_numpy() for n in names}
+        columns = {n: numpy_column(table[n]) for n in names}
         self._bos_of, self._eos_of = columns["bos"], columns["eos"]
         self._offset, self._length, self._pool, self._shard, row, start = (
             columns[n].astype(np.int64) for n in ("offset", "length", "pool", "shard", "row", "start")
@@ -44,7 +53,7 @@ class TokenStream:
                 self._shards[p, s] = np.memmap(path, dtype="<u4", mode="r")
                 table = read_table(store.shard(index[s]), columns=["offset"])
                 here = (self._pool == p) & (self._shard == s)
-                self._source[here] += table["offset"].to_numpy().astype(np.int64)[row[here]]
+                self._source[here] += numpy_column(table["offset"]).astype(np.int64)[row[here]]
         ends = self._offset + self._length
         if not len(ends) or int(ends[-1]) != self.num_tokens or not np.array_equal(self._offset[1:], ends[:-1]):
             raise BadRequest("train: the plan's pieces do not add up to its numTokens")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,20 @@ def test_losses_and_gradients_are_those_of_a_plain_loop(workbench: Workbench, ba
     assert [c["loss"] for c in curve] == pytest.approx([e[0] for e in expected], rel=2e-5)
     assert [c["gradNorm"] for c in curve] == pytest.approx([e[1] for e in expected], rel=2e-4)
     assert [c["tokens"] for c in curve] == [128 * (i + 1) for i in range(12)]
+
+
+def test_a_plan_is_read_without_pandas(workbench: Workbench) -> None:
+    plan = make_plan(workbench, BUDGET)
+    paths = [str(workbench.folder / "store"), str(plan_folder(workbench, plan))]
+    read = (
+        "import sys; from pathlib import Path; from cpt_ml.store import Store; "
+        "from cpt_ml.token_stream import TokenStream; "
+        "s = TokenStream(Store({'store': sys.argv[1]}), Path(sys.argv[2])); "
+        "print(int(s.read(0, s.num_tokens).sum()), sorted({'pandas', 'pyarrow'} & sys.modules.keys()))"
+    )
+    told = subprocess.run([sys.executable, "-c", read, *paths], capture_output=True, text=True, check=True).stdout
+    stream = TokenStream(workbench.job("read", plan).store, Path(paths[1]))
+    assert told == f"{int(stream.read(0, BUDGET + 1).sum())} ['pyarrow']\n"
 
 
 class Fetches(TorchDispatchMode):
