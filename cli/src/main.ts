@@ -148,7 +148,7 @@ program
   .argument('[file]', 'YAML or JSON with any part of a run; what it leaves out comes from the preset')
   .addOption(new Option('--dry <steps>', 'how many steps').argParser(positive).makeOptionMandatory())
   .option('--set <path=value>', 'set one field, e.g. placement.train.batchTokens=16384 (repeatable)', each)
-  .addOption(new Option('--evaluation-tokens <n>', 'tokens of the validation sets, so that evaluations are counted: base/perplexity of an earlier run tells them').argParser(positive))
+  .addOption(new Option('--evaluation-tokens <n>', 'tokens of the validation sets, so that evaluations are counted: the report of an earlier run tells them').argParser(positive))
   .option('--json', 'print the figures as JSON')
   .addOption(state())
   .addHelpText(

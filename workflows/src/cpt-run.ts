@@ -10,7 +10,7 @@ import { cptRound, type RoundSetting, type RoundState } from './cpt-round.ts'
 import { compareBenchmarks, evaluateBenchmarks, gate, type BenchmarkResults } from './evaluation.ts'
 import { runParkedSignal } from './messages.ts'
 import { parseInput, refuseInput } from './parse.ts'
-import { openRun, type ResultOf, type Run } from './run.ts'
+import { openRun, type Run } from './run.ts'
 import { tellOfParks, told } from './tell.ts'
 import { acrossTokenizers, withVocabulary } from './with-vocabulary.ts'
 
@@ -80,12 +80,9 @@ const begun = async (run: Run, resolved: ResolvedRun, chapter: Chapter | undefin
   const corpus = await prepareCorpus(run, resolved)
   await commitNamed(run, resolved, corpus)
   const validation = { sets: validationSetsOf(corpus), windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc }
-  const { measurement: ofBase } = await run.stage('base/perplexity', 'evaluatePerplexity', { model: base, validation, dtype: spec.training.dtype }, { placement: spec.placement.train, note: setsNote })
+  const { measurement: ofBase } = await run.stage('base/perplexity', 'evaluatePerplexity', { model: base, validation, dtype: spec.training.dtype }, { placement: spec.placement.train })
   return { prepared: { corpus, synthetic: await syntheticReady, ofBase }, baseBenchmarks: { result, now: () => known } }
 }
-
-const setsNote = ({ measurement: { strata } }: ResultOf<'evaluatePerplexity'>): string =>
-  `${strata.reduce((sum, s) => sum + s.tokens, 0)} tokens of ${strata.reduce((sum, s) => sum + s.docs, 0)} documents in ${strata.length} sets`
 
 const startOf = ({ base, extended = base }: ResolvedRun, { ofBase }: Prepared): Chapter['round'] => ({
   done: 0, state: { start: { kind: 'model', model: extended }, model: extended, trainedTokens: 0, drawn: null, topics: {}, measurement: ofBase },

@@ -25,7 +25,7 @@ export const dryWords = ({ figures: f, plannedSteps, plannedTokens, time }: DryT
     timeTable(plannedSteps, time),
     '',
     `  the run's ${quantity(plannedTokens)} tokens (${plannedSteps} steps) take ${span(time.seconds.inAll / 3600)} at this speed, ${time.seconds.evaluations === null ? 'without evaluations; the data stages apart' : 'the data stages apart'}`,
-    ...(time.seconds.evaluations === null ? ['  (--evaluation-tokens <n> counts them: the tokens of the validation sets, base/perplexity of an earlier run tells them)'] : []),
+    ...(time.seconds.evaluations === null ? ['  (--evaluation-tokens <n> counts them: the tokens of the validation sets, the report of an earlier run tells them)'] : []),
   ].join('\n')
 }
 
