@@ -27,6 +27,7 @@ export const perplexity = (view: View): Section => {
 ${overview(view)}
 ${figure('Change of validation loss since the base', h`${legend(groups.map((g, i) => ({ name: groupName(view, g), colour: lineColour(view, g, i), shape: 'line' })))}${groupChart(view, points, groups)}`)}
 ${groups.map((g) => oneGroup(view, points, g))}
+${points[0] === undefined ? '' : note(`A model is measured on ${count(sum(points[0].strata.map((s) => s.tokens)))} tokens of ${count(sum(points[0].strata.map((s) => s.docs)))} documents.`)}
 ${note(`Each set was frozen before the first round, is never trained on, and keeps its near-duplicates out of the plan. Differences are paired by document, their standard errors from a bootstrap over documents. Nats per byte compare across tokenizers, nats per token do not.${hasOtherTokenizer(view) ? ' This run has another tokenizer than its base: what was trained is compared per byte, and told for as many bytes as a token of the base has. A token here is one of the base’s throughout.' : ''}`)}`
   return { id: 'perplexity', title: 'Perplexity by language and topic', body }
 }

@@ -186,6 +186,13 @@ test('what led to a run, as the verdict of a sweep, stands in its lineage', () =
   expect(textOf(render({ request, source }))).not.toContain('What led to this run')
 })
 
+test('the size of the sets that models are measured on is told', () => {
+  const run = sampleRun()
+  const { measurement } = run.source.records.get(run.request.lines.find((l) => l.key === 'base/perplexity')!.fingerprint)!.result as { measurement: { strata: { tokens: number }[] } }
+  const tokens = measurement.strata.reduce((sum, s) => sum + s.tokens, 0)
+  expect(textOf(render(run))).toContain(`A model is measured on ${tokens.toLocaleString('en')} tokens of `)
+})
+
 test('a run with another tokenizer than its base is compared per byte, and told in tokens of the base', () => {
   const retold = (factor: number): SampleRun => {
     const run = sampleRun()
