@@ -1,5 +1,5 @@
 import { parkOf, refusal, resolve, resultOf, stageIs, startRun, type RunHandle } from '../harness/runs.ts'
-import { smallRun } from '../harness/small-run.ts'
+import { briefRun, smallRun } from '../harness/small-run.ts'
 import { randomUUID } from 'node:crypto'
 import type { AlmrLrSweepInput, AlmrLrSweepResult } from '@cpt/contracts/almr-lr-sweep'
 import type { RunProgress } from '@cpt/contracts/cpt-run'
@@ -163,6 +163,23 @@ const sweeping: Scenario[] = [
   },
 ]
 
+const dry = (system: System, steps: number): Promise<RunHandle> =>
+  system.client.workflow.start('dryTrain', { taskQueue: controlQueue, workflowId: `dry/${randomUUID().slice(0, 8)}`, args: [{ run: briefRun(), steps }] }) as Promise<RunHandle>
+
+/** Trainings on synthetic tokens. */
+const drying: Scenario[] = [
+  { name: 'dry-train', play: async (system) => await atTheEnd(await dry(system, 4)) },
+  {
+    name: 'dry-train-cancelled',
+    play: async (system) => {
+      const run = await dry(system, 10_000)
+      await trainingSteps(system, 1)
+      await run.cancel()
+      return await atTheEnd(run)
+    },
+  },
+]
+
 export interface Scenario {
   /** The history's file name. */
   name: string
@@ -280,4 +297,5 @@ export const scenarios: Scenario[] = [
     },
   },
   ...sweeping,
+  ...drying,
 ]
