@@ -52,8 +52,12 @@ const killAfter = async (claimed: number): Promise<string> =>
 
 test('a base with another tokenizer is extended, trained, compared per byte and exported, whichever job is killed on the way', async () => {
   const killed = Math.floor(Math.random() * 14)
-  const run = await startRun(system, 'vocabulary', briefRun({ base: { tokenizer: 'small:tokenizer.json', vocabularyMultipleOf: 64 }, training: { ...briefRun().training, guard: null }, name: 'vocabulary' }))
+  const run = await startRun(system, 'vocabulary', briefRun({ base: { tokenizer: 'small:tokenizer.json', vocabularyMultipleOf: 64 }, training: { ...briefRun().training, guard: null }, gate: { retentionToleranceNats: 50, minGainNats: 50, benchmarkMargin: 1, z: 0 }, name: 'vocabulary' }))
   const folder = await killAfter(killed)
+  // four steps teach no 50 nats: the gate asks, and is told to publish
+  const park = await parkOf(run, 'gate', 1, 600)
+  expect(park).toMatchObject({ type: 'GateFailed', cause: expect.stringMatching(/^The model learned too little zh: \d+\.\d{3} nats\/token less than asked for\.$/) as unknown })
+  await resolve(run, { stage: 'gate', park: 1, action: 'skip', reason: 'as expected' })
   const result = await resultOf(run, 600)
   const progress = await progressOf(run)
   expect(['killed', 'done'], `the job after ${killed} others`).toContain((await jobsIn(system.storeDir)).find((j) => j.folder === folder)?.end?.endClass)
@@ -91,7 +95,7 @@ test('a base with another tokenizer is extended, trained, compared per byte and 
   expect(report).toContain('Change, nats/byte')
   expect(report).toContain('This run has another tokenizer than its base')
 
-  expect(result.verdict).toBe('pass')
+  expect(result.verdict).toBe('fail')
   expect(lineOf(progress, 'export-model')?.state).toBe('done')
   expect(await digestOf(join(result.model!, 'tokenizer.json'))).toBe(tokenizer)
   const { stdout } = await execute(system.config.python, [harness('check_store.py'), system.storeDir, result.model!], { env: system.config.jobEnv, maxBuffer: 1 << 24 })
