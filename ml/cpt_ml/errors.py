@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cpt_ml.ranks import Ending
+
 
 class JobFailure(Exception):
     """A failure with a type that operators know; `end_class` decides whether the job is tried again."""
@@ -81,4 +86,10 @@ class Orphaned(JobFailure):
 
 
 class PeerFailed(JobFailure):
-    """Another process of this job has failed; what it says of itself is the cause."""
+    """Another process of this job has failed; this one ends as that one does, where it has told how."""
+
+    def __init__(self, message: str, ending: Ending | None = None) -> None:
+        super().__init__(message, ending.type if ending else None)
+        self.ending = ending
+        if ending is not None:
+            self.end_class, self.exit_code = ending.end_class, ending.exit_code or 1

@@ -27,7 +27,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from cpt_ml.errors import BadRequest, JobFailure, Orphaned, Paused, PeerFailed, 
 from cpt_ml.failpoint import failpoint
 from cpt_ml.process_identity import process_identity
 from cpt_ml.process_memory import map_large_buffers, return_free_memory
-from cpt_ml.ranks import LEAVE_SECONDS, SETTLE_SECONDS, Ending, Ranks, fork_ranks, tell_ending
+from cpt_ml.ranks import LEAVE_SECONDS, SETTLE_SECONDS, Ending, Ranks, fork_ranks, tell_ending, told_ending
 from cpt_ml.store import Attempt, Json, Store, commit_key
 
 BEAT_SECONDS = 0.5
@@ -355,24 +355,24 @@ def run(stage: str, request_path: Path, result_path: Path) -> int:
                 result = job.store.record(job.fingerprint)["result"]
             replace_file(result_path, json.dumps(result or {}, ensure_ascii=False).encode())
     except JobFailure as e:
-        end = Ending(e.end_class, e.type, str(e), e.exit_code, lost=isinstance(e, PeerFailed))
-        job.log("ended", type=e.type, message=str(e), **({"rank": job.rank} if job.world > 1 else {}))
-    except MemoryError:
-        end = Ending("failed", "OutOfMemory", f"{stage}: out of memory", 1)
-        _print_trace()
+        end = ending_of(e)
+        with contextlib.suppress(OSError):  # the log may lie on the disk that is full
+            job.log("ended", type=e.type, message=str(e), **({"rank": job.rank} if job.world > 1 else {}))
     except Exception as e:
         _print_trace()
-        type = "DiskFull" if is_disk_full(e) else "JobEnded"
-        lost = job.world > 1 and type == "JobEnded" and isinstance(e, RuntimeError)
-        end = Ending("failed", type, f"{stage}: {e.__class__.__name__}: {e}", 1, lost=lost)
+        end = ending_of(e)
+        end = replace(end, message=f"{stage}: {end.message}", lost=end.lost and job.world > 1)
     if job.rank > 0:
         tell_ending(job.folder, job.rank, end)
-        sys.stderr.flush()
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
         os._exit(end.exit_code or 0)  # what rank 0 forked must not run what its callers have left to do
     if ranks is not None and end.exit_code != 0:
         ranks.leaving = True
         end = (ranks.failure(SETTLE_SECONDS) or end) if end.lost else end
         ranks.close(0.5)
+    elif end.lost:
+        end = told_ending(job.folder, job.world, SETTLE_SECONDS) or end
     job.end(end.end_class, end.type, end.message, end.exit_code, end.by_signal)
     failpoint("end-written")
     return 1 if end.exit_code is None else end.exit_code
@@ -405,6 +405,18 @@ def _end_with_ranks(job: Job, ranks: Ranks) -> None:
 def _print_trace() -> None:
     with contextlib.suppress(OSError):  # the log may lie on the disk that is full
         traceback.print_exc()
+
+
+def ending_of(error: Exception) -> Ending:
+    """How a process ends that this stops; one of several is lost where that may be for want of another."""
+    if isinstance(error, JobFailure):
+        lost = isinstance(error, PeerFailed) and error.ending is None
+        return Ending(error.end_class, error.type, str(error), error.exit_code, lost=lost)
+    if isinstance(error, MemoryError):
+        return Ending("failed", "OutOfMemory", "out of memory", 1)
+    type = "DiskFull" if is_disk_full(error) else "JobEnded"
+    lost = type == "JobEnded" and isinstance(error, RuntimeError)
+    return Ending("failed", type, f"{error.__class__.__name__}: {error}", 1, lost=lost)
 
 
 def is_disk_full(error: Exception) -> bool:

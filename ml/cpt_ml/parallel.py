@@ -53,7 +53,8 @@ def open_world(job: Job, device: str) -> World:
 
 def meet(job: Job, backend: str) -> None:
     """Opens the default process group of the job's processes."""
-    limit = datetime.timedelta(seconds=max(60, job.placement.get("noProgressSeconds", 900)))
+    # whoever watches finds a hang first, and has all ranks tell where they stand
+    limit = datetime.timedelta(seconds=2 * max(60, job.placement.get("noProgressSeconds", 900)))
     if int(os.environ["LOCAL_WORLD_SIZE"]) == job.world and os.path.isdir("/sys/class/net/lo"):
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # needs no name of this machine that resolves
     store = _meeting_place(job, limit)

@@ -64,10 +64,8 @@ class Ranks:
             name = signal.Signals(-code).name
             why = f"rank {rank} (process {pid}) was ended by {name}{killed_for_memory(self.folder, name)}"
             return Ending("killed", "JobEnded", why, None, name)
-        try:
-            return Ending(**json.loads(ending_file(self.folder, rank).read_bytes()))
-        except (OSError, ValueError, TypeError):
-            return Ending("failed", "JobEnded", f"rank {rank} (process {pid}) exited with code {code}", code)
+        silent = Ending("failed", "JobEnded", f"rank {rank} (process {pid}) exited with code {code}", code)
+        return read_ending(self.folder, rank) or silent
 
     def failure(self, seconds: float) -> Ending | None:
         """What ended a rank, as soon as one tells more than a lost connection, or what is known when time is over."""
@@ -135,6 +133,26 @@ def _end_with(leader: int) -> None:
 
 def ending_file(folder: Path, rank: int) -> Path:
     return folder / f"rank-{rank}.json"
+
+
+def read_ending(folder: Path, rank: int) -> Ending | None:
+    """What a rank has told of its end, or None."""
+    try:
+        return Ending(**json.loads(ending_file(folder, rank).read_bytes()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def told_ending(folder: Path, count: int, seconds: float) -> Ending | None:
+    """What ended one of `count` ranks that are no children of this process, by its own word, or None when time is
+    over."""
+    deadline = time.monotonic() + seconds
+    while True:
+        told = (read_ending(folder, rank) for rank in range(1, count))
+        found = next((e for e in told if e is not None and not e.lost), None)
+        if found is not None or time.monotonic() > deadline:
+            return found
+        time.sleep(0.05)
 
 
 def tell_ending(folder: Path, rank: int, ending: Ending) -> None:

@@ -11,7 +11,6 @@ import time
 
 from cpt_ml.checkpoint_chain import CheckpointChain
 from cpt_ml.divergence import UnfitStep
-from cpt_ml.errors import PeerFailed
 from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
 from cpt_ml.store import Json
@@ -39,6 +38,7 @@ class Saver:
     def wait(self) -> None:
         """Until this process's part of the save in flight is written."""
         if self._writing is not None:
+            self.job.say("save")
             self._writing.thread.join()
 
     def begin(self) -> None:
@@ -53,19 +53,22 @@ class Saver:
         self._writing = _Writing(self.state, self.chain, snapshot)
         self._writing.stall_seconds = time.monotonic() - began
 
-    def finish(self) -> None:
-        """Waits until all have written the save in flight, and commits it. Raises what stopped the writing."""
+    def finish(self, all_written: bool = False) -> None:
+        """Waits until all have written the save in flight, unless it is agreed that they have, and commits it.
+
+        Raises what stopped the writing, PeerFailed where that was in another process.
+        """
         writing, self._writing = self._writing, None
         if writing is None:
             return
         began = time.monotonic()
-        if writing.thread.is_alive():
+        if not all_written and (self.state.world.size > 1 or writing.thread.is_alive()):
             self.job.say("save")  # a phase of its own: how long it may take is not learnt from steps
-        writing.thread.join()
-        parts = self.state.world.gather(None if writing.error else writing.files)
-        if writing.error or None in parts:
+        try:
+            parts = self.state.world.each(writing.written)
+        except Exception:
             self.chain.discard(writing.name)
-            raise writing.error or PeerFailed("train: another process could not write its part of a checkpoint")
+            raise
         snapshot = writing.snapshot
         files = [f for part in parts for f in part]
         self.state.committed(self.chain.commit(snapshot.step, snapshot.tokens, snapshot.record, files))
@@ -93,6 +96,13 @@ class _Writing:
         self.thread = threading.Thread(target=self._run, args=(state, chain), name="save", daemon=True)
         self.thread.start()
 
+    def written(self) -> list[Json]:
+        """The files of this process, once they are durable. Raises what stopped the writing."""
+        self.thread.join()
+        if self.error is not None:
+            raise self.error
+        return self.files
+
     def _run(self, state: TrainState, chain: CheckpointChain) -> None:
         began = time.monotonic()
         try:
@@ -102,5 +112,7 @@ class _Writing:
             self.files = chain.attempt.publish(written)
             failpoint("checkpoint-durable")
         except Exception as e:
+            if isinstance(e, OSError) and e.filename is None:
+                e.filename = str(chain.attempt.folder / self.name)
             self.error = e
         self.seconds = time.monotonic() - began

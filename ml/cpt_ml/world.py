@@ -5,11 +5,14 @@ Alone it needs nothing but this file; several meet by parallel.py and talk throu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
-from cpt_ml.job import Job
+from cpt_ml.errors import PeerFailed
+from cpt_ml.job import Job, ending_of
+
+T = TypeVar("T")
 
 REASONS = (None, "asked", "time-limit", "orphaned")
 
@@ -71,6 +74,30 @@ class World:
         values: list[Any] = [None] * self.size
         distributed().all_gather_object(values, value)
         return values
+
+    def each(self, work: Callable[[], T]) -> list[T]:
+        """What `work`, in which nobody waits for another, gives in each process, by rank.
+
+        Where it fails in one, all raise and nobody waits for it: that one what it failed of, the others PeerFailed.
+        """
+        if self.size == 1:
+            return [work()]
+        done: list[T] = []
+        error: Exception | None = None
+        try:
+            done.append(work())
+        except Exception as e:
+            error = e
+        told: list[Any] = []
+        try:
+            told = self.gather((done, None if error is None else ending_of(error)))
+        finally:
+            if error is not None:
+                raise error
+        for rank, (_, ending) in enumerate(told):
+            if ending is not None:
+                raise PeerFailed(f"rank {rank}: {ending.message}", ending)
+        return [value for (value,), _ in told]
 
     def check_stop(self, job: Job) -> None:
         """Raises Stopped or Orphaned in all processes as soon as one of them was told to leave."""
