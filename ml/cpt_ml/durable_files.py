@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import secrets
+import shutil
 from pathlib import Path
 
 TEMPORARY = ".tmp-"
@@ -53,6 +54,15 @@ def replace_file(path: Path, data: bytes) -> None:
     tmp = unique_beside(path)
     tmp.write_bytes(data)
     os.replace(tmp, path)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    """A second name for a file that nobody changes any more; a copy where the disk cannot link."""
+    target.unlink(missing_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def unique_beside(path: Path) -> Path:

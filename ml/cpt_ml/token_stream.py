@@ -7,6 +7,7 @@ token of the stream but the first is a target once, and the position in the data
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,10 @@ def numpy_column(column: Any) -> npt.NDArray[Any]:
 class TokenStream:
     """Reads a plan folder. Token shards are memory-mapped, so memory grows with pieces (44 bytes each), not tokens."""
 
-    def __init__(self, store: Store, plan_folder: Path) -> None:
+    def __init__(
+        self, store: Store, plan_folder: Path, verified: Callable[[Sequence[Json]], Sequence[Path]] | None = None
+    ) -> None:
+        """`verified` gives the files of manifest entries, their digests checked; by default each is checked here."""
         from cpt_ml.corpus import read_table  # noqa: PLC0415 - pyarrow, and a step of training needs none
 
         self.plan: Json = json.loads((plan_folder / "plan.json").read_bytes())
@@ -46,14 +50,16 @@ class TokenStream:
         )
         self._document = _documents(self._pool, self._shard, row, start, self._length, self._bos_of, self._eos_of)
         self._source = start.copy()  # first token of each piece in its token shard
-        for p, pool in enumerate(self.plan["pools"]):
-            tokens, index = store.manifest(pool["tokens"])["shards"], store.manifest(pool["index"])["shards"]
-            for s in np.unique(self._shard[self._pool == p]).tolist():
-                path = store.shard(tokens[s])
-                self._shards[p, s] = np.memmap(path, dtype="<u4", mode="r")
-                table = read_table(store.shard(index[s]), columns=["offset"])
-                here = (self._pool == p) & (self._shard == s)
-                self._source[here] += numpy_column(table["offset"]).astype(np.int64)[row[here]]
+        pools: list[Json] = self.plan["pools"]
+        used = [(p, s) for p in range(len(pools)) for s in np.unique(self._shard[self._pool == p]).tolist()]
+        shards = [store.manifest(pool[kind])["shards"] for kind in ("tokens", "index") for pool in pools]
+        entries = [shards[k * len(pools) + p][s] for k in (0, 1) for p, s in used]
+        paths = [store.shard(e) for e in entries] if verified is None else verified(entries)
+        for (p, s), tokens, index in zip(used, paths, paths[len(used) :], strict=False):
+            self._shards[p, s] = np.memmap(tokens, dtype="<u4", mode="r")
+            table = read_table(index, columns=["offset"])
+            here = (self._pool == p) & (self._shard == s)
+            self._source[here] += numpy_column(table["offset"]).astype(np.int64)[row[here]]
         ends = self._offset + self._length
         if not len(ends) or int(ends[-1]) != self.num_tokens or not np.array_equal(self._offset[1:], ends[:-1]):
             raise BadRequest("train: the plan's pieces do not add up to its numTokens")

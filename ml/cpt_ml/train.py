@@ -24,7 +24,8 @@ from cpt_ml.adamw import AdamW, OptimizerSettings
 from cpt_ml.amendments import Amendment, check_ledger
 from cpt_ml.checkpoint_chain import CheckpointChain
 from cpt_ml.divergence import GuardSettings, LossWatch, UnfitStep
-from cpt_ml.errors import BadRequest, Diverged, Orphaned, Paused, Stopped
+from cpt_ml.durable_files import files_under, link_or_copy
+from cpt_ml.errors import BadRequest, Diverged, JobFailure, Orphaned, Paused, Stopped
 from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
 from cpt_ml.llama import Llama, build_on_meta, load_llama, load_weights, materialise
@@ -121,7 +122,9 @@ def run(job: Job) -> None:
     start_folder = verified_folder(job, world, start)
     if isinstance(request.start, FromCheckpoint):
         check_folder(start_folder, request.tokenizer.sha256, request.start.optimizer == "keep")
-    stream = TokenStream(job.store, verified_folder(job, world, request.plan))
+    stream = TokenStream(
+        job.store, verified_folder(job, world, request.plan), lambda shards: verified_shards(job, world, shards)
+    )
     _check(request, stream)
     model, _ = build_model(job, start_folder, request, world, device)
     state = TrainState(model, AdamW(model.named_parameters(), request.optimizer), world, watch=LossWatch(request.guard))
@@ -146,8 +149,18 @@ def run(job: Job) -> None:
 
 def verified_folder(job: Job, world: World, ref: ArtifactRef) -> Path:
     """A folder whose digests one process of each machine has verified."""
-    verified = world.gather(str(job.store.folder(ref)) if world.local_rank == 0 else None)
-    return Path(verified[world.rank - world.local_rank])
+    verified = world.each(lambda: job.store.folder(ref) if world.local_rank == 0 else None)
+    folder = verified[world.rank - world.local_rank]
+    assert folder is not None
+    return folder
+
+
+def verified_shards(job: Job, world: World, entries: Sequence[Json]) -> list[Path]:
+    """Files of manifest entries, whose digests the processes of each machine have verified, each its share."""
+    if world.size == 1:
+        return [job.store.shard(e) for e in entries]
+    world.each(lambda: [job.store.shard(e) for e in entries[world.local_rank :: world.local_size]])
+    return [job.store.glimpse(e) for e in entries]
 
 
 def build_model(job: Job, folder: Path, request: TrainRequest, world: World, device: str) -> tuple[Llama, int]:
@@ -269,7 +282,7 @@ def _train(  # noqa: PLR0917
                 line, agreed = skipped or train_step(request, stream, state, micro_batch, device, wishes)
                 count_time()
                 if agreed.written:
-                    saver.finish()
+                    saver.finish(all_written=True)
                 if agreed.due or state.step == request.steps:
                     saver.begin()
                     if agreed.pause or state.step == request.steps:
@@ -315,10 +328,19 @@ def next_amendment(job: Job, request: TrainRequest, state: TrainState, unfit: Un
         return state.amendments.amend(request.guard, unfit.reason, step, batch)
     except Diverged as spent:
         first = max(0, step - request.guard.skip_steps)
-        names = documents_between(job.store, request.plan, first * batch, step * batch)
-        more = f" and {len(names) - NAMED_DOCUMENTS} more" if names[NAMED_DOCUMENTS:] else ""
-        window = f"documents of steps {first + 1} to {step}: {', '.join(names[:NAMED_DOCUMENTS])}{more}"
-        raise Diverged(f"{unfit}; {window}; {spent}") from unfit
+        # rank 0 speaks for the job
+        names = name_documents(job, request, first * batch, step * batch) if state.world.rank == 0 else "told by rank 0"
+        raise Diverged(f"{unfit}; documents of steps {first + 1} to {step}: {names}; {spent}") from unfit
+
+
+def name_documents(job: Job, request: TrainRequest, from_token: int, to_token: int) -> str:
+    """The first documents of a range of the plan, for people; why not, where their corpus cannot be read any more."""
+    try:
+        names = documents_between(job.store, request.plan, from_token, to_token)
+    except (JobFailure, OSError) as e:
+        return f"not to be named ({e})"
+    more = f" and {len(names) - NAMED_DOCUMENTS} more" if names[NAMED_DOCUMENTS:] else ""
+    return f"{', '.join(names[:NAMED_DOCUMENTS])}{more}"
 
 
 @dataclass(frozen=True)
@@ -488,13 +510,15 @@ def _finish(job: Job, request: TrainRequest, state: TrainState, start_folder: Pa
         beat,
         world,
     )
-    for name in ("model", "checkpoint"):
-        folder = attempt.path(f"{name}/{MODEL}").parent
-        write_folder(folder, state, optimizer=False)
-        if world.rank == 0:
-            copy_companions(start_folder, folder, "float32")
-    write_folder(attempt.path(f"checkpoint/{OPTIMIZER}").parent, state, optimizer=True)
+    job.say("write")
+    model, checkpoint = (attempt.path(f"{name}/{MODEL}").parent for name in ("model", "checkpoint"))
+    write_folder(model, state, optimizer=False)
+    write_folder(checkpoint, state, optimizer=True)
     if world.rank == 0:
+        copy_companions(start_folder, model, "float32")
+        for path in files_under(model):
+            link_or_copy(path, checkpoint / path.name)
+        job.say("commit")
         _commit(job, request, state, attempt, measurement, start_folder)
     world.share(None)
 
