@@ -91,7 +91,13 @@ export const TrainRequest = z.strictObject({
   documentMasking: z.boolean().optional(),
   /** Absent: a loss or gradient that is no number parks the phase, and spikes are trained on. */
   guard: Guard.optional(),
+  /** After each so many steps the frozen sets are measured and a checkpoint is saved; the best one is kept. Absent: at the end alone. */
+  validateEverySteps: z.int().min(1).optional(),
 })
+
+/** The step after which the frozen sets had the lowest loss, in nats per token over all of them, and its model. */
+export const BestStep = z.object({ step: Steps, tokens: Tokens, nllPerToken: z.number(), model: ArtifactRef })
+
 /**
  * `curve`: JSON Lines {step, tokens, loss, lr, gradNorm}, or {step, tokens, skipped} where an amendment skipped the step;
  * `restarts`: where a job had to take up an earlier one's work; `tokens` and `steps` count what was skipped, too.
@@ -109,5 +115,9 @@ export const TrainResult = z.object({
   measurement: PerplexityMeasurement,
   /** Present where the request has a guard. */
   amendments: z.array(Amendment).optional(),
+  /** Present where the request has validateEverySteps: JSON Lines {step, tokens, nllPerToken, strata}, the last step's among them. */
+  validations: ArtifactRef.optional(),
+  /** Likewise; where the last step is the best, `model` is that of the phase. */
+  best: BestStep.optional(),
 })
 export const train = stage({ name: 'train', version: 1, shape: { kind: 'whole' }, request: TrainRequest, result: TrainResult })

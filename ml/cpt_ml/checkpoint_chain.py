@@ -33,6 +33,7 @@ from cpt_ml.store import Attempt, Json
 from cpt_ml.world import ALONE, World
 
 RECORD_NAME = re.compile(r"\d{3}-\d{6}")
+NLL = "nllPerToken"  # of a checkpoint's state, where the frozen sets were measured at its step
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,27 @@ class CheckpointChain:
         if self.world.rank == 0:
             self.backend.remove(*(f"{self.prefix}{name}.json" for name in records))
         raise TryAgain(f"train: no whole checkpoint at or before token {tokens} to roll back to; the phase begins anew")
+
+    def validated(self, step: int) -> Checkpoint:
+        """The whole checkpoint that was saved when the frozen sets were measured after a step.
+
+        Raises TryAgain if it is gone or damaged, with it and all after it removed: the next attempt trains them again.
+        """
+        records = self.world.share(self._records() if self.world.rank == 0 else None)
+        alive = _not_left_behind({n: c for n, c in records.items() if c})
+        found = [c for _, c in sorted(alive.items()) if c.record["step"] == step and NLL in c.state]
+        damage: list[Json] = []
+        for checkpoint in found:
+            if (bad := self._damage(checkpoint)) is None:
+                return checkpoint
+            damage.append(bad)
+        if self.world.rank == 0:
+            for bad in damage:
+                self.job.log("checkpoint-damaged", **bad)
+            late = [n for n, c in records.items() if c is None or c.record["step"] >= step]
+            self.backend.remove(*(f"{self.prefix}{name}.json" for name in late))
+        what = "damaged" if damage else "gone"
+        raise TryAgain(f"train: the checkpoint of the best step, {step}, is {what}; the phase goes on from one before")
 
     @property
     def next_name(self) -> str:
@@ -230,8 +252,9 @@ class CheckpointChain:
     def _prune(self, tip: Checkpoint) -> None:
         """Removes what retention does not keep: records first, then the files that only they named.
 
-        Kept are the last `keep_last` of the line of the tip, what a rollback may need, and each `keep_every`-th;
-        nothing that a branch has left behind, whose files may be the damaged ones.
+        Kept are the last `keep_last` of the line of the tip, what a rollback may need, each `keep_every`-th, and of
+        those with a loss on the frozen sets the best, also as it will be after a rollback or a fall-back; nothing that
+        a branch has left behind, whose files may be the damaged ones.
         """
         records = self._records()
         by_digest = {c.sha256: (n, c) for n, c in records.items() if c}
@@ -243,7 +266,9 @@ class CheckpointChain:
             digest = checkpoint.record["parent"]
         every = self.keep_every
         alive = _not_left_behind({n: c for n, c in records.items() if c})
+        oldest = min(c.tokens for n, c in alive.items() if n in line)
         line += self._within_reach(tip, alive)
+        line += best_before_and_after(min(oldest, tip.tokens - self.horizon_tokens), alive)
         kept = {n: c for n, c in alive.items() if n in line or (every and c.record["seq"] % every == 0)}
         if len(kept) < len(records):
             self.backend.remove(*(f"{self.prefix}{name}.json" for name in records.keys() - kept.keys()))
@@ -283,6 +308,18 @@ def _not_left_behind(records: dict[str, Checkpoint]) -> dict[str, Checkpoint]:
         for n, c in records.items()
         if all(c.record["seq"] < seq for branch, seq in begins.items() if branch > c.record["branch"])
     }
+
+
+def best_before_and_after(horizon_tokens: int, records: dict[str, Checkpoint]) -> list[str]:
+    """Names of the checkpoint of the lowest loss at or before a position, and of each after it that was the best
+    yet."""
+    kept: list[str] = []
+    best: float | None = None
+    for tokens, name in sorted((c.tokens, n) for n, c in records.items() if NLL in c.state):
+        loss: float = records[name].state[NLL]
+        if best is None or loss < best:
+            kept, best = [name] if tokens <= horizon_tokens else [*kept, name], loss
+    return kept
 
 
 def identity_of(value: Any) -> Any:

@@ -221,10 +221,11 @@ class Decoder(nn.Module):
         key = (like.device, like.dtype)
         cached = self._angles.get(key)
         if cached is None or len(cached[0]) < length:
-            frequencies_H = rope_frequencies(self._config)
-            steps_T = torch.arange(length, dtype=torch.float32, device="cpu")
-            angles_TH = torch.outer(steps_T, frequencies_H).repeat(1, 2)
-            cached = angles_TH.cos().to(like.device, like.dtype), angles_TH.sin().to(like.device, like.dtype)
+            with torch.inference_mode(False):  # training may come to use what a validation has computed
+                frequencies_H = rope_frequencies(self._config)
+                steps_T = torch.arange(length, dtype=torch.float32, device="cpu")
+                angles_TH = torch.outer(steps_T, frequencies_H).repeat(1, 2)
+                cached = angles_TH.cos().to(like.device, like.dtype), angles_TH.sin().to(like.device, like.dtype)
             self._angles[key] = cached
         return cached[0][:length], cached[1][:length]
 

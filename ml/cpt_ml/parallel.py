@@ -127,6 +127,13 @@ def _run_inside(_model: nn.Module, work: Any) -> Any:
     return work()
 
 
+def reshard(model: nn.Module, world: World) -> None:
+    """Gives up what a forward pass without a backward one has left whole: embedding, norm and head."""
+    if world.size > 1:
+        sharded: Any = model
+        sharded.reshard()
+
+
 def as_sharded(part: Tensor, like: Any) -> Any:
     """The whole tensor that this process's rows belong to, shaped and placed as a parameter."""
     from torch.distributed.tensor import DTensor  # noqa: PLC0415

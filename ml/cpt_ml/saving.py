@@ -10,7 +10,6 @@ import threading
 import time
 
 from cpt_ml.checkpoint_chain import CheckpointChain
-from cpt_ml.divergence import UnfitStep
 from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
 from cpt_ml.store import Json
@@ -46,9 +45,7 @@ class Saver:
         if self.in_flight:
             self.finish()
         began = time.monotonic()
-        if not self.state.is_finite():
-            what = f"train: weights are not finite after step {self.state.step}, nothing is saved"
-            raise UnfitStep(what, "weights-not-finite")
+        self.state.check_finite()
         snapshot = self.state.snapshot(self.plan_sha256)
         self._writing = _Writing(self.state, self.chain, snapshot)
         self._writing.stall_seconds = time.monotonic() - began

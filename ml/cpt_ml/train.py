@@ -28,10 +28,11 @@ from cpt_ml.durable_files import files_under, link_or_copy
 from cpt_ml.errors import BadRequest, Diverged, JobFailure, Orphaned, Paused, Stopped
 from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
-from cpt_ml.llama import Llama, build_on_meta, load_llama, load_weights, materialise
+from cpt_ml.llama import Llama, load_llama
 from cpt_ml.mfu import measure_against, memory_peak_bytes
 from cpt_ml.nll import sent
 from cpt_ml.parallel import IMPORTED, build_sharded, micro_steps, open_world, set_last_micro_step, share_of
+from cpt_ml.phase_validation import PhaseValidation, best_of
 from cpt_ml.plan_documents import documents_between
 from cpt_ml.saving import Saver
 from cpt_ml.schedule import Schedule, step_learning_rate
@@ -49,8 +50,9 @@ from cpt_ml.train_state import (
     read_folder_steps,
     restore_tensors,
     write_folder,
+    write_saved_model,
 )
-from cpt_ml.validation import ValidationSettings, measure
+from cpt_ml.validation import ValidationSettings, write_measurement
 from cpt_ml.weights import copy_companions, weight_files, weights_sha256
 from cpt_ml.world import World, agreed_reason, stop_flags
 
@@ -93,6 +95,7 @@ class TrainRequest:
     validation: ValidationSettings
     document_masking: bool | None
     guard: GuardSettings | None
+    validate_every_steps: int | None
 
     @property
     def sequences(self) -> int:
@@ -143,8 +146,12 @@ def run(job: Job) -> None:
     compiled = {"compile": True} if job.placement.get("compile") else {}
     now = numerics.fingerprint(device, request.dtype, micro_batch, world.size, world.replicas)
     _note_numerics(job, state, now | compiled)
-    _train(job, request, stream, state, chain, micro_batch, device)
-    _finish(job, request, state, start_folder, device)
+    validation = PhaseValidation(
+        job, state, request.validation, request.tokenizer, request.validate_every_steps, request.steps, request.dtype,
+        device,
+    )  # fmt: skip
+    _train(job, request, stream, state, chain, validation, micro_batch, device)
+    _finish(job, request, state, chain, validation, start_folder)
 
 
 def verified_folder(job: Job, world: World, ref: ArtifactRef) -> Path:
@@ -187,23 +194,12 @@ def micro_batch_of(job: Job, request: TrainRequest, world: World) -> int:
     return max(1, min(job.placement["batchTokens"] // request.sequence_tokens, most))
 
 
-def model_to_measure(state: TrainState, dtype: str, device: str) -> Llama:
-    """The model with its weights in `dtype`, as evaluate-perplexity loads them: perplexity is the same measurement for
-    the base and for what is trained, on one process or several. Frees the gradients, which the copy takes the place of.
-    """
-    state.optimizer.zero_grad()
-    if dtype == "float32" or state.world.size > 1:  # sharded parameters are gathered in `dtype`
-        return state.model
-    model = build_on_meta(state.model.config).to(getattr(torch, dtype))
-    materialise(model, device)
-    load_weights(model, dict(state.model.named_parameters()), "the trained model")
-    return model
-
-
 def _check(request: TrainRequest, stream: TokenStream) -> None:
     request.schedule.check()
     if request.guard is not None:
         request.guard.check()
+    if request.validate_every_steps is not None and request.validate_every_steps < 1:
+        raise BadRequest(f"train: validateEverySteps is {request.validate_every_steps}, expected at least 1")
     batch, length, budget = request.global_batch_tokens, request.sequence_tokens, request.token_budget
     if batch % length:
         raise BadRequest(f"train: globalBatchTokens {batch} is no multiple of sequenceTokens {length}")
@@ -230,6 +226,7 @@ def _train(  # noqa: PLR0917
     stream: TokenStream,
     state: TrainState,
     chain: CheckpointChain,
+    validation: PhaseValidation,
     micro_batch: int,
     device: str,
 ) -> None:
@@ -276,14 +273,18 @@ def _train(  # noqa: PLR0917
         if request.guard is not None and chain.tip is None:
             saver.save()  # what the first steps may have to roll back to
         while state.step < request.steps:
-            wishes = Wishes(job, saver, due=rhythm.due(state.step + 1))
+            wishes = Wishes(job, saver, due=rhythm.due(state.step + 1) or validation.is_due(state.step + 1))
             try:
+                if validation.catch_up():  # a job was told to leave while it measured
+                    saver.begin()
+                    counted = time.monotonic()
                 skipped = skip_step(request, state, wishes)
                 line, agreed = skipped or train_step(request, stream, state, micro_batch, device, wishes)
                 count_time()
                 if agreed.written:
                     saver.finish(all_written=True)
                 if agreed.due or state.step == request.steps:
+                    validation.catch_up()
                     saver.begin()
                     if agreed.pause or state.step == request.steps:
                         saver.finish()
@@ -490,27 +491,29 @@ def count_targets(request: TrainRequest, stream: TokenStream, first: int, count:
     return max(1, int((documents_BT[:, 1:] == documents_BT[:, :-1]).sum()))
 
 
-def _finish(job: Job, request: TrainRequest, state: TrainState, start_folder: Path, device: str) -> None:
+def _finish(  # noqa: PLR0917
+    job: Job,
+    request: TrainRequest,
+    state: TrainState,
+    chain: CheckpointChain,
+    validation: PhaseValidation,
+    start_folder: Path,
+) -> None:
     """Validates and commits; a crash in here costs no training, the last checkpoint is at the phase's end."""
     attempt, world = job.attempt(), state.world
-
-    def beat(done: int, total: int) -> None:
-        job.beat("validate", done, total, "tokens", lastCommitTokens=job.progress_tokens)
-        if world.size > 1:
-            world.check_stop(job)
-
-    measurement = measure(
-        model_to_measure(state, request.dtype, device),
-        device,
-        job.store.file(request.validation.sets),
-        tokenizer_file(job.store, request.tokenizer),
-        request.validation,
-        job.placement["batchTokens"],
-        attempt,
-        beat,
-        world,
-    )
+    rows = validation.score()
+    best = None
     job.say("write")
+    if request.validate_every_steps is not None:
+        state.note_validation(world.share(validation.line(rows)))
+        validation.check(state.validations)
+        best = best_of(state.validations)
+        if best["step"] < state.step:
+            saved = chain.validated(best["step"])
+            if world.rank == 0:
+                folder = attempt.path(f"best/{MODEL}").parent
+                write_saved_model(folder, saved, state)
+                copy_companions(start_folder, folder, "float32")
     model, checkpoint = (attempt.path(f"{name}/{MODEL}").parent for name in ("model", "checkpoint"))
     write_folder(model, state, optimizer=False)
     write_folder(checkpoint, state, optimizer=True)
@@ -519,12 +522,18 @@ def _finish(job: Job, request: TrainRequest, state: TrainState, start_folder: Pa
         for path in files_under(model):
             link_or_copy(path, checkpoint / path.name)
         job.say("commit")
-        _commit(job, request, state, attempt, measurement, start_folder)
+        _commit(job, request, state, attempt, write_measurement(rows, attempt), best, start_folder)
     world.share(None)
 
 
 def _commit(  # noqa: PLR0917
-    job: Job, request: TrainRequest, state: TrainState, attempt: Attempt, measurement: Json, start_folder: Path
+    job: Job,
+    request: TrainRequest,
+    state: TrainState,
+    attempt: Attempt,
+    measurement: Json,
+    best: Json | None,
+    start_folder: Path,
 ) -> None:
     # no restarts or times in here: the folder's digest is part of the next phase's fingerprint
     saved: Json = {"format": "cpt-train-state/1", "fingerprint": job.fingerprint, "planSha256": request.plan.sha256,
@@ -534,17 +543,18 @@ def _commit(  # noqa: PLR0917
     if skipped := [*before, *({"planSha256": request.plan.sha256, **a} for a in state.amendments.to_json())]:
         saved["amendments"] = skipped
     attempt.path("checkpoint/state.json").write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
-    curve = b"".join(job.store.entry(s).read_bytes() for s in state.segments)
+    curve = b"".join(job.store.entry(s).read_bytes() for s in state.saved_lines("curve"))
     attempt.path("curve.jsonl").write_bytes(curve)
     lines = [json.loads(line) for line in curve.splitlines()]
     check_ledger(lines, state.amendments, request.token_budget, request.global_batch_tokens)
     losses = [line["loss"] for line in lines if "loss" in line]
     if not losses:
         raise Diverged(f"train: not one step of the phase was trained, all were skipped: {state.amendments.to_json()}")
+    model = attempt.folder_ref("model/")
     job.commit(
         attempt,
         {
-            "model": attempt.folder_ref("model/"),
+            "model": model,
             "checkpoint": attempt.folder_ref("checkpoint/"),
             "curve": attempt.ref("curve.jsonl"),
             "tokens": state.tokens,
@@ -555,5 +565,17 @@ def _commit(  # noqa: PLR0917
             "tokensPerSecond": state.tokens / max(state.train_seconds, 1e-9),
             "measurement": measurement,
             **({"amendments": state.amendments.to_json()} if request.guard else {}),
+            **(_validated(job, state, attempt, best, model) if best else {}),
         },
     )
+
+
+def _validated(job: Job, state: TrainState, attempt: Attempt, best: Json, model: Json) -> Json:
+    """What a phase that was validated on its way adds to the result."""
+    before = b"".join(job.store.entry(s).read_bytes() for s in state.saved_lines("validation"))
+    attempt.path("validation.jsonl").write_bytes(before + b"".join(state.measured))
+    of_best = model if best["step"] == state.step else attempt.folder_ref("best/")
+    return {
+        "validations": attempt.ref("validation.jsonl"),
+        "best": {**{k: best[k] for k in ("step", "tokens", "nllPerToken")}, "model": of_best},
+    }

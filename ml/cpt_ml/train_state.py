@@ -16,12 +16,21 @@ from torch import Tensor
 from cpt_ml.adamw import AdamW
 from cpt_ml.amendments import Amendments, trained_losses
 from cpt_ml.checkpoint_chain import Checkpoint
-from cpt_ml.divergence import LossWatch
+from cpt_ml.divergence import LossWatch, UnfitStep
 from cpt_ml.errors import BadRequest
 from cpt_ml.llama import Llama
 from cpt_ml.parallel import local, whole
 from cpt_ml.store import Attempt, Json
-from cpt_ml.tensor_files import TensorRows, part_name, rows_of, sizes_of, split_files, write_split, write_tensors
+from cpt_ml.tensor_files import (
+    FILE_BYTES,
+    TensorRows,
+    part_name,
+    rows_of,
+    sizes_of,
+    split_files,
+    write_split,
+    write_tensors,
+)
 from cpt_ml.world import ALONE, World
 
 MODEL, OPTIMIZER = "model.safetensors", "optimizer.safetensors"
@@ -35,13 +44,14 @@ class Snapshot:
     step: int
     tokens: int
     tensors: dict[str, dict[str, Tensor]]
-    curve: list[bytes]
+    lines: dict[str, list[bytes]]
     record: Json
 
 
 @dataclass
 class TrainState:
-    """A phase between two steps. `tokens` is the position in the plan; `curve` holds lines not yet in a checkpoint."""
+    """A phase between two steps. `tokens` is the position in the plan; `curve` and `measured` hold lines that are in no
+    checkpoint yet, `validations` all lines of the frozen sets so far."""
 
     model: Llama
     optimizer: AdamW
@@ -49,6 +59,8 @@ class TrainState:
     step: int = 0
     tokens: int = 0
     curve: list[bytes] = field(default_factory=list[bytes])
+    measured: list[bytes] = field(default_factory=list[bytes])
+    validations: list[Json] = field(default_factory=list[Json])
     segments: list[Json] = field(default_factory=list[Json])
     restarts: list[Json] = field(default_factory=list[Json])
     numerics: list[Json] = field(default_factory=list[Json])
@@ -62,8 +74,24 @@ class TrainState:
         finite = all(bool(local(p).isfinite().all()) for p in self.model.parameters())
         return self.world.sum([float(not finite)])[0] == 0
 
+    def check_finite(self) -> None:
+        """Raises UnfitStep, which all processes do, if a weight is no number."""
+        if not self.is_finite():
+            what = f"train: weights are not finite after step {self.step}, nothing is saved"
+            raise UnfitStep(what, "weights-not-finite")
+
+    def note_validation(self, line: Json) -> None:
+        """Takes note of what the frozen sets showed after the step at hand."""
+        self.validations.append(line)
+        self.measured.append(json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n")
+
+    def saved_lines(self, kind: str) -> list[Json]:
+        """The files of the last checkpoint that hold the lines of a kind (`curve`, `validation`), in order."""
+        return [f for f in self.segments if f["name"].startswith(f"{kind}-")]
+
     def to_record(self, plan_sha256: str) -> Json:
         """The part of a checkpoint's state that is JSON."""
+        last = self.validations[-1] if self.validations else None
         return {
             "format": "cpt-train-state/1",
             "planSha256": plan_sha256,
@@ -73,6 +101,7 @@ class TrainState:
             "trainSeconds": round(self.train_seconds, 3),
             "carry": list(self.segments),
             **({"amendments": self.amendments.to_json()} if self.watch.settings else {}),
+            **({"nllPerToken": last["nllPerToken"]} if last and last["step"] == self.step else {}),
         }
 
     def snapshot(self, plan_sha256: str) -> Snapshot:
@@ -87,7 +116,8 @@ class TrainState:
                 if n not in staged:
                     staged[n] = torch.empty(t.shape, dtype=t.dtype, pin_memory=t.device.type == "cuda")
                 staged[n].copy_(t)
-        lines, self.curve = self.curve, []
+        lines = {"curve": self.curve, "validation": self.measured}
+        self.curve, self.measured = [], []
         tensors = dict(self._staging)
         if self.world.writes:
             tensors[OPTIMIZER] = {**tensors[OPTIMIZER], **rng_states()}
@@ -95,19 +125,20 @@ class TrainState:
 
     def write(self, snapshot: Snapshot, attempt: Attempt, prefix: str) -> list[str]:
         """Writes this process's files of a checkpoint and returns their names: weights, optimizer with RNG, and in the
-        first process the new lines of the curve."""
+        first process the new lines of the curve and of the frozen sets."""
         names: list[str] = []
         for name, tensors in snapshot.tensors.items():
             names.append(prefix + part_name(name, self.world.shard, self.world.shards))
             write_tensors(attempt.path(names[-1]), tensors)
-        if snapshot.curve and self.world.rank == 0:
-            names.append(f"{prefix}curve-{snapshot.step:08d}.jsonl")
-            attempt.path(names[-1]).write_bytes(b"".join(snapshot.curve))
+        for kind, lines in snapshot.lines.items():
+            if lines and self.world.rank == 0:
+                names.append(f"{prefix}{kind}-{snapshot.step:08d}.jsonl")
+                attempt.path(names[-1]).write_bytes(b"".join(lines))
         return names
 
     def committed(self, checkpoint: Checkpoint) -> None:
-        """Takes note of the curve's lines that are in a checkpoint."""
-        self.segments = [f for f in checkpoint.record["files"] if f["name"].startswith("curve-")]
+        """Takes note of the lines that are in a checkpoint."""
+        self.segments = [f for f in checkpoint.record["files"] if f["name"].startswith(("curve-", "validation-"))]
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Takes up a verified checkpoint of this phase: weights, optimizer, RNG, position, curve and history."""
@@ -119,10 +150,15 @@ class TrainState:
         self.restarts, self.numerics = list(saved["restarts"]), list(saved["numerics"])
         self.train_seconds = saved["trainSeconds"]
         self.amendments = Amendments.from_json(saved.get("amendments", []))
-        self.curve = []
+        self.curve, self.measured = [], []
         self.committed(checkpoint)
-        curve = (checkpoint.paths[s["name"]].read_bytes() for s in self.segments)
-        self.watch.follow(trained_losses(line for segment in curve for line in segment.splitlines()))
+        lines = {k: self._lines_in(checkpoint, k) for k in ("curve", "validation")}
+        self.watch.follow(trained_losses(lines["curve"]))
+        self.validations = [json.loads(line) for line in lines["validation"]]
+
+    def _lines_in(self, checkpoint: Checkpoint, kind: str) -> list[bytes]:
+        segments = (checkpoint.paths[s["name"]].read_bytes() for s in self.saved_lines(kind))
+        return [line for segment in segments for line in segment.splitlines()]
 
     def roll_back(self, checkpoint: Checkpoint) -> None:
         """Takes up an earlier checkpoint of this phase; what the job has lived through and decided since is kept."""
@@ -145,14 +181,16 @@ def write_model(path: Path, model: Llama) -> None:
     save_file({n: p.detach().cpu().contiguous() for n, p in model.named_parameters()}, path, {"format": "pt"})
 
 
-def write_folder(folder: Path, state: TrainState, optimizer: bool) -> None:
-    """Writes the whole model, or the whole optimizer with RNG, as Hugging Face names it. All processes take part, one
-    parameter at a time; the first one writes."""
+def write_folder(folder: Path, state: TrainState, optimizer: bool, max_bytes: int = FILE_BYTES) -> None:
+    """Writes the whole model, or the whole optimizer with RNG, as Hugging Face names it, in files of at most
+    `max_bytes`. All processes take part, one parameter at a time; the first one writes."""
     named: dict[str, Any] = dict(state.model.named_parameters())
     here = state.world.rank == 0
     if not optimizer:
         sizes = sizes_of((n, p.shape) for n, p in named.items())
-        write_split(folder, MODEL, sizes, lambda n: whole(local(named[n]).detach(), named[n]), here)
+        write_split(
+            folder, MODEL, sizes, lambda n: whole(local(named[n]).detach(), named[n]), here, max_bytes=max_bytes
+        )
         return
     moments, rng = state.optimizer.state(), rng_states()
     shapes = [(n, named[n.split(".", 1)[1]].shape) for n in moments]
@@ -161,7 +199,15 @@ def write_folder(folder: Path, state: TrainState, optimizer: bool) -> None:
     def tensor(name: str) -> Tensor:
         return rng[name] if name in rng else whole(moments[name], named[name.split(".", 1)[1]])
 
-    write_split(folder, OPTIMIZER, sizes, tensor, here, metadata=None)
+    write_split(folder, OPTIMIZER, sizes, tensor, here, metadata=None, max_bytes=max_bytes)
+
+
+def write_saved_model(folder: Path, checkpoint: Checkpoint, state: TrainState) -> None:
+    """Writes the whole model that a verified checkpoint of the phase holds, with the bytes that write_folder would have
+    written at its step. One process does."""
+    rows = TensorRows(parts_of(checkpoint.paths, MODEL))
+    shapes = {n: rows.shape(n) for n, _ in state.model.named_parameters()}
+    write_split(folder, MODEL, sizes_of(shapes.items()), lambda n: rows.read(n, range(shapes[n][0])), True)
 
 
 def rng_states() -> dict[str, Tensor]:

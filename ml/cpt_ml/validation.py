@@ -38,6 +38,44 @@ def per_doc_schema() -> pa.Schema:
     return pa.schema([*text, ("nll_sum", pa.float64()), ("num_tokens", pa.uint32()), ("num_bytes", pa.uint32())])
 
 
+class FrozenSets:
+    """The documents of the validation sets, tokenized once, to be scored as often as one likes."""
+
+    def __init__(self, sets: Path, tokenizer: Path, settings: ValidationSettings) -> None:
+        from tokenizers import Tokenizer  # noqa: PLC0415
+
+        from cpt_ml.corpus import read_table  # noqa: PLC0415
+
+        self.settings = settings
+        self._rows = read_table(sets).to_pylist()
+        encoder: Any = Tokenizer.from_file(str(tokenizer))
+        self._encodings = encoder.encode_batch([r["text"] for r in self._rows], add_special_tokens=False)
+        self._docs = [np.array(e.ids, dtype=np.uint32) for e in self._encodings]
+
+    def score(
+        self,
+        model: Any,
+        device: str,
+        batch_tokens: int,
+        beat: Callable[[int, int], None],
+        world: World | None = None,
+    ) -> list[Json]:
+        """Each document's row with `nll_sum` (nats), `num_tokens` (scored) and `num_bytes`.
+
+        Several processes share the documents, and each returns all of them. Windows do not overlap; a document's first
+        token is never scored and its bytes are not counted. Raises Diverged if a document's loss is not finite.
+        """
+        window, most = self.settings.window_tokens, self.settings.max_tokens_per_doc
+        scores = document_nll(model, self._docs, window, window, most, batch_tokens, device, beat, world)
+        scored: list[Json] = []
+        for row, encoding, (nll_sum, num_tokens) in zip(self._rows, self._encodings, scores, strict=True):
+            if not np.isfinite(nll_sum):
+                raise Diverged(f"validation: the loss of document {row['id']} is {nll_sum}")
+            num_bytes = scored_bytes(row["text"], encoding.offsets, num_tokens)
+            scored.append({**row, "nll_sum": nll_sum, "num_tokens": num_tokens, "num_bytes": num_bytes})
+        return scored
+
+
 def measure(  # noqa: PLR0917
     model: Any,
     device: str,
@@ -47,37 +85,28 @@ def measure(  # noqa: PLR0917
     batch_tokens: int,
     attempt: Attempt,
     beat: Callable[[int, int], None],
-    world: World | None = None,
 ) -> Json:
-    """Measures every document of the sets, writes per-doc.parquet, and returns a PerplexityMeasurement.
+    """Measures every document of the sets as FrozenSets does; see write_measurement for what becomes of it."""
+    return write_measurement(FrozenSets(sets, tokenizer, settings).score(model, device, batch_tokens, beat), attempt)
 
-    Several processes share the documents; the first one writes, the others return {}. Windows do not overlap; a
-    document's first token is never scored and its bytes are not counted. Raises Diverged if a document's loss is not
-    finite, BadData if no document has a token to score.
-    """
+
+def write_measurement(rows: Sequence[Json], attempt: Attempt) -> Json:
+    """Writes per-doc.parquet and returns a PerplexityMeasurement. Raises BadData if nothing can be scored."""
     import pyarrow as pa  # noqa: PLC0415
     import pyarrow.parquet as pq  # noqa: PLC0415
-    from tokenizers import Tokenizer  # noqa: PLC0415
 
-    from cpt_ml.corpus import ROW_GROUP, read_table  # noqa: PLC0415
+    from cpt_ml.corpus import ROW_GROUP  # noqa: PLC0415
 
-    rows = read_table(sets).to_pylist()
-    encoder: Any = Tokenizer.from_file(str(tokenizer))
-    encodings = encoder.encode_batch([r["text"] for r in rows], add_special_tokens=False)
-    docs = [np.array(e.ids, dtype=np.uint32) for e in encodings]
-    window = settings.window_tokens
-    scores = document_nll(model, docs, window, window, settings.max_tokens_per_doc, batch_tokens, device, beat, world)
-    for row, encoding, (nll_sum, num_tokens) in zip(rows, encodings, scores, strict=True):
-        if not np.isfinite(nll_sum):
-            raise Diverged(f"validation: the loss of document {row['id']} is {nll_sum}")
-        row["nll_sum"], row["num_tokens"] = nll_sum, num_tokens
-        row["num_bytes"] = scored_bytes(row["text"], encoding.offsets, num_tokens)
-    if world is not None and world.rank > 0:
-        return {}
     schema = per_doc_schema()
     table = pa.table({n: [r[n] for r in rows] for n in schema.names}, schema=schema)
     pq.write_table(table, attempt.path("per-doc.parquet"), compression="zstd", row_group_size=ROW_GROUP)
     return {"perDoc": attempt.ref("per-doc.parquet"), "strata": strata_losses(rows)}
+
+
+def nll_per_token(rows: Sequence[Json]) -> float:
+    """The loss over all sets in nats per scored token. Raises BadData if there is none."""
+    scored = [r for _, docs in by_stratum(rows) for r in docs]
+    return sum(r["nll_sum"] for r in scored) / sum(r["num_tokens"] for r in scored)
 
 
 def scored_bytes(text: str, offsets: Sequence[tuple[int, int]], num_scored: int) -> int:

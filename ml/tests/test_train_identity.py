@@ -50,6 +50,7 @@ CHANGES: dict[str, tuple[Callable[[Json], Json], str, str]] = {
     "validation": (within("validation", windowTokens=16), "validation.windowTokens", "was 32, is 16"),
     "documentMasking": (lambda _: {"documentMasking": True}, "documentMasking", "was absent, is true"),
     "guard": (lambda _: {"guard": GUARD}, "guard", 'was absent, is {"maxAmendments": 2'),
+    "validateEverySteps": (lambda _: {"validateEverySteps": 4}, "validateEverySteps", "was absent, is 4"),
 }  # fmt: skip
 
 
