@@ -11,6 +11,7 @@ from conftest import Place, Workbench, fingerprint
 from put_race import race
 
 from cpt_ml.checkpoint_chain import CheckpointChain
+from cpt_ml.durable_files import link_or_copy
 from cpt_ml.errors import BadRequest, StoreCorrupt, Superseded
 from cpt_ml.job import Job
 from cpt_ml.store import Attempt, Json, commit_key
@@ -344,3 +345,12 @@ def test_a_save_that_fails_takes_its_own_files_away_and_leaves_the_checkpoint_be
     assert not list(chain.attempt.folder.rglob("000-000002/*"))
     save(chain, 2)
     assert [Path(k).stem for k in records(place)] == ["000-000001", "000-000002"]
+
+
+def test_a_second_name_of_a_file_costs_no_bytes_or_is_a_copy_where_the_disk_cannot_link(tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"weights")
+    link_or_copy(tmp_path / "one", tmp_path / "two")
+    assert (tmp_path / "two").samefile(tmp_path / "one")
+    link_or_copy(Path("/proc/version"), tmp_path / "two")  # another disk
+    assert (tmp_path / "two").read_bytes() == Path("/proc/version").read_bytes()
+    assert (tmp_path / "one").read_bytes() == b"weights"

@@ -16,7 +16,7 @@ import pytest
 from conftest import Workbench
 from test_train_divergence import GUARD, LOADED, gibberish, loaded_model, make_poisoned
 from test_train_kills import DEADLINE_SECONDS, Processes, Run
-from tiny import Doc, make_docs, make_plan, make_pool, make_validation, plan_request, stratum, train_request
+from tiny import make_plan, make_validation, train_request
 
 from cpt_ml.amendments import Amendments, check_ledger
 from cpt_ml.parallel import IMPORTED
@@ -321,25 +321,6 @@ def test_a_damaged_token_shard_is_told_by_its_name_whoever_looks_at_it(run: Run)
         path.write_bytes(good)
     assert run.finish() == 0
     assert run.is_undisturbed()
-
-
-def test_the_processes_of_a_machine_share_the_digests_of_token_shards(tmp_path: Path, processes: Processes) -> None:
-    bench = Workbench(tmp_path / "bench")
-    docs = [Doc(d.id, d.text * 500, d.language, d.kind, d.topic, d.nll) for d in make_docs("en", "web", 40, "Others")]
-    plan = plan_request(bench, [make_pool(bench, docs, 4)], [stratum("en", "web", 1.0, "Others")], BUDGET)
-    plan["order"] = "random"
-    request = train_request(bench, bench.run("sample-mixture", plan)["plan"], BUDGET)
-    size = sum(p.stat().st_size for p in bench.folder.rglob("tokens-*.u32"))
-    run = on_two((bench.folder, request, {2: {}}), tmp_path / "run", processes)
-    pid = run.processes.start(run.attempt())
-    until(lambda: run.last_seq() >= 1)
-    for member in pids_of(run):
-        os.kill(member, signal.SIGSTOP)
-    read = [int(Path(f"/proc/{m}/io").read_text().split()[1]) for m in pids_of(run)]
-    os.killpg(pid, signal.SIGKILL)
-    run.processes.wait(pid)
-    assert all(n < 0.8 * size for n in read), (read, size)
-    assert sum(read) > size
 
 
 def test_of_ranks_that_others_started_the_one_that_tells_its_cause_is_believed(tmp_path: Path) -> None:

@@ -81,6 +81,14 @@ def test_a_phase_that_crashed_after_its_last_step_only_validates_again(phase: Ph
     assert [r.read_bytes() for r in phase.records()] == before
 
 
+def test_the_weights_of_a_phase_are_written_once_for_its_model_and_its_checkpoint(phase: Phase) -> None:
+    curve = phase.bench.path(phase.resume()["curve"])
+    paths = [curve.parent / n for n in ("model", "checkpoint")]
+    names = [{p.name for p in path.iterdir()} for path in paths]
+    assert names[1] - names[0] == {"optimizer.safetensors", "state.json"}
+    assert all((paths[0] / n).samefile(paths[1] / n) for n in names[0])
+
+
 def test_a_phase_without_its_last_checkpoint_ends_with_the_same_bits(phase: Phase) -> None:
     phase.records()[-1].unlink()
     result = phase.resume()
