@@ -82,7 +82,7 @@ class Workbench:
             "units": units,
             "parents": [],
             "placement": {"runner": "local", "threads": 1, "batchTokens": 16_384, **placement},
-            "leaseSeconds": 60,
+            "leaseSeconds": 600,
         }
         return Job(folder, spec)
 
