@@ -384,7 +384,7 @@ def test_two_processes_told_to_leave_while_a_save_is_in_flight_commit_it_and_go_
 
 
 def test_two_processes_told_to_leave_while_they_validate_do_not_train_again(run: Run) -> None:
-    run.request = {**run.request, "validation": {**run.request["validation"], "sets": make_validation(run.bench, 300)}}
+    run.request = {**run.request, "validation": {**run.request["validation"], "sets": make_validation(run.bench, 100)}}
     run.placement["batchTokens"] = 64
     assert signal_while(run, lambda: run.phase_of_beat() == "validate", signal.SIGTERM, 1) == 75
     assert end_of(run)["endClass"] == "stopped"
