@@ -22,7 +22,7 @@ from cpt_ml.llama import Llama, LlamaConfig, build_on_meta, load_weights, materi
 from cpt_ml.weights import stored_weights
 from cpt_ml.world import ALONE, World, distributed
 
-IMPORTED = ("torch.distributed.fsdp", "torch.distributed.tensor")
+IMPORTED = ("torch.distributed.fsdp", "torch.distributed.tensor", "torch._dynamo")  # fully_shard imports the last
 
 
 def open_world(job: Job, device: str) -> World:
