@@ -63,7 +63,7 @@ class Training:
         placement: Json = {"checkpointEverySteps": save_every, "processesPerNode": self.processes}
         job = bench.job("train", self.request, **placement)
         self.attempts.append(job)
-        job.spec["attempt"] = len(self.attempts)
+        job.spec |= {"attempt": len(self.attempts), "leaseSeconds": 600}  # which nobody renews
         return self.jobs.start(job, self.failpoints, f"planted_train:{self.plant}")
 
     def wait(self, pid: int) -> int:
