@@ -14,11 +14,13 @@ from conftest import Workbench
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from tiny import make_model
+from tiny import make_model, make_plan, train_request
 
+from cpt_ml.adamw import AdamW, OptimizerSettings
 from cpt_ml.errors import BadRequest
 from cpt_ml.llama import load_llama
-from cpt_ml.tensor_files import write_split
+from cpt_ml.tensor_files import split_files, write_split
+from cpt_ml.train_state import MODEL, OPTIMIZER, TrainState, read_folder_steps, restore_tensors, write_folder
 from cpt_ml.weights import (
     INDEX,
     count_parameters,
@@ -67,6 +69,41 @@ def test_a_model_in_many_files_is_the_model_in_one(workbench: Workbench, tmp_pat
         assert torch.equal(load_llama(target)(ids), expected)
         theirs: Any = LlamaForCausalLM.from_pretrained(target, dtype=torch.float32)
         torch.testing.assert_close(theirs(ids).logits, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_what_a_phase_leaves_in_many_files_is_what_it_leaves_in_one(workbench: Workbench, tied: bool) -> None:
+    """Model and moments are larger than a file may be; transformers opens the folder, and a phase goes on from it."""
+    from transformers.models.llama.modeling_llama import LlamaForCausalLM  # noqa: PLC0415
+
+    budget, limit = 128 * 4, 3000
+    plan = make_plan(workbench, budget)
+    model = make_model(workbench, 4, tie_word_embeddings=tied)
+    request = train_request(workbench, plan, budget, start={"kind": "model", "model": model})
+    left = workbench.run("train", request)["checkpoint"]
+    one, many = workbench.job("read", {}).store.folder(left), workbench.files / "split"
+    many.mkdir()
+    loaded = load_llama(one)
+    state = TrainState(loaded, AdamW(loaded.named_parameters(), OptimizerSettings(0.9, 0.95, 1e-8, 0.1, 1.0)))
+    restore_tensors([one / MODEL], [one / OPTIMIZER], read_folder_steps(one), state)
+    for moments in (False, True):
+        write_folder(many, state, optimizer=moments, max_bytes=limit)
+    for name in ("config.json", "tokenizer.json", "state.json"):
+        shutil.copy(one / name, many)
+    assert len(split_files(many, MODEL)) > 4
+    assert len(split_files(many, OPTIMIZER)) > 8
+    assert weights_sha256(many) == weights_sha256(one)
+    moments_of = [{n: t for p in split_files(f, OPTIMIZER) for n, t in load_file(p).items()} for f in (one, many)]
+    assert moments_of[0].keys() == moments_of[1].keys()
+    assert all(torch.equal(moments_of[0][n], moments_of[1][n]) for n in moments_of[0])
+    ids = torch.arange(24)[None]
+    with torch.no_grad():
+        theirs: Any = LlamaForCausalLM.from_pretrained(many, dtype=torch.float32)
+        torch.testing.assert_close(theirs(ids).logits, load_llama(one)(ids), atol=2e-5, rtol=1e-4)
+    starts = [{"kind": "checkpoint", "checkpoint": c, "optimizer": "keep"} for c in (left, workbench.ref("split/"))]
+    whole, split = (workbench.run("train", {**request, "start": start}) for start in starts)
+    assert whole["weightsSha256"] == split["weightsSha256"]
+    assert whole["curve"]["sha256"] == split["curve"]["sha256"]
 
 
 def test_shards_that_hugging_face_writes_are_read(source: Path, tmp_path: Path) -> None:
