@@ -24,6 +24,15 @@ test('a schedule longer than the plan is found at the door', () => {
   expect(problems({ schedule: 'constant', warmupTokens: 10_000_000 })).toBeUndefined()
 })
 
+test('the best step can be taken only where steps are validated', () => {
+  const training = preset['training'] as Record<string, unknown>
+  const problems = (over: Record<string, unknown>) => checkInput(CptRunSpec, { ...preset, training: { ...training, ...over } }).problems?.map((p) => p.path)
+  expect(problems({ take: 'best' })).toEqual(['training.take'])
+  expect(problems({ take: 'best', validateEverySteps: 20 })).toBeUndefined()
+  expect(problems({ take: 'last' })).toBeUndefined()
+  expect(problems({ validateEverySteps: 0 })).toEqual(['training.validateEverySteps'])
+})
+
 test('a classifier is the same for all languages, but for those that have one of their own', () => {
   const given = { engine: 'encoder', model: 'samples:bert', epochs: 3, languages: { zh: { engine: 'fasttext' }, fr: { engine: 'encoder', model: 'samples:camembert' } } } as const
   expect(encoderOf(given, 'en')).toEqual({ engine: 'encoder', model: 'samples:bert', epochs: 3 })

@@ -191,6 +191,13 @@ const TrainingSpec = z.strictObject({
   documentMasking: z.boolean().optional(),
   /** Against batches without a number and spikes of the loss; absent: the usual one (Guard's defaults); null: such a batch parks the phase, and spikes are trained on. */
   guard: Guard.nullable().optional(),
+  /** The frozen sets are measured after each so many steps of a round too; absent: at its end alone. */
+  validateEverySteps: z.int().min(1).optional(),
+  /**
+   * Which model of the last round is evaluated, judged and exported: that of its last step (absent), or of the step at which
+   * the frozen sets had the lowest loss. Rounds before it always hand on where they ended: optimizer, schedule and data go on.
+   */
+  take: z.enum(['last', 'best']).optional(),
 })
 
 const BenchmarkSpec = z.strictObject({
@@ -272,6 +279,7 @@ export const CptRunSpec = z
     // a plan without a whole batch is told by its own line below
     if (schedule !== 'constant' && planned > 0 && warmupTokens + decay > planned)
       bad(['training', decay > 0 ? 'decayTokens' : 'warmupTokens'], `expected a warm-up and decay that fit into the plan's ${planned} tokens, got ${warmupTokens} + ${decay}`)
+    if (spec.training.take === 'best' && spec.training.validateEverySteps === undefined) bad(['training', 'take'], 'expected training.validateEverySteps beside it: the best is one of the steps that were validated')
     for (const key of ['vocabularyMethod', 'vocabularyMultipleOf'] as const) if (spec.base[key] !== undefined && spec.base.tokenizer === undefined) bad(['base', key], 'expected base.tokenizer beside it')
     if (spec.training.initialLr !== undefined && spec.training.initialLr > spec.training.peakLr) bad(['training', 'initialLr'], `expected at most training.peakLr (${spec.training.peakLr})`)
     if (spec.training.decayShape !== undefined && schedule !== 'warmup-stable-decay') bad(['training', 'decayShape'], 'expected nothing: it is of training.schedule warmup-stable-decay')

@@ -73,19 +73,36 @@ export const cptRound = async (run: Run, resolved: ResolvedRun, setting: RoundSe
     optimizer: spec.training.optimizer,
     dtype: spec.training.dtype,
     seed: spec.seed,
-    validation: { sets: validationSetsOf(corpus), windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc },
+    validation: validationOf(spec, corpus),
     ...(spec.training.documentMasking === undefined ? {} : { documentMasking: spec.training.documentMasking }),
     // a run that was resolved before guards were usual has none
     ...(spec.training.guard == null ? {} : { guard: spec.training.guard }),
+    ...(spec.training.validateEverySteps === undefined ? {} : { validateEverySteps: spec.training.validateEverySteps }),
   }, { placement: spec.placement.train, note: trainNote })
 
   const { strata } = setting.compared === false ? { strata: [] } : await run.stage(at('compare-perplexity'), 'comparePerplexity', { before: before.measurement.perDoc, after: trained.measurement.perDoc, ...(before.trainedTokens === 0 ? acrossTokenizers(resolved) : {}) }, {
     placement: spec.placement.data,
   })
   const topics = stage.reweight && round < stage.rounds ? await reweightTopics(run, at('reweight'), resolved, ratios.topics, strata) : before.topics
+  const taken = isLast(setting, spec) && spec.training.take === 'best' ? await bestOf(run, at('best-perplexity'), resolved, corpus, trained) : trained
   const next = round < stage.rounds ? spec.training.optimizerBetweenRounds : spec.training.optimizerBetweenStages
-  return { start: { kind: 'checkpoint', checkpoint: trained.checkpoint, optimizer: next }, model: trained.model, trainedTokens: before.trainedTokens + trained.tokens, drawn: plan, topics, measurement: trained.measurement }
+  return { start: { kind: 'checkpoint', checkpoint: trained.checkpoint, optimizer: next }, model: taken.model, trainedTokens: before.trainedTokens + trained.tokens, drawn: plan, topics, measurement: taken.measurement }
 }
+
+/** Whether nothing is trained after this round: only then another model than the last step's may be taken. */
+const isLast = ({ stage, round }: RoundSetting, spec: ResolvedRun['spec']): boolean => stage.name === spec.plan.at(-1)?.name && round === stage.rounds
+
+/** The model of the best step, with what every document of the frozen sets shows of it. */
+const bestOf = async (run: Run, key: string, { spec }: ResolvedRun, corpus: PreparedCorpus, trained: ResultOf<'train'>): Promise<Pick<RoundState, 'model' | 'measurement'>> => {
+  const { best } = trained
+  if (best === undefined || best.step === trained.steps) return trained
+  const { measurement } = await run.stage(key, 'evaluatePerplexity', { model: best.model, validation: validationOf(spec, corpus), dtype: spec.training.dtype }, {
+    placement: spec.placement.train, note: () => `the best model, of step ${best.step}: ${best.nllPerToken.toFixed(3)} nats per token`,
+  })
+  return { model: best.model, measurement }
+}
+
+const validationOf = (spec: ResolvedRun['spec'], corpus: PreparedCorpus) => ({ sets: validationSetsOf(corpus), windowTokens: spec.evaluation.windowTokens, maxTokensPerDoc: spec.evaluation.maxTokensPerDoc })
 
 /** A mixture the data cannot carry is an input that cannot work: the run ends and says which share has nothing behind it. */
 const plannedOrRefused = (stage: PlanStage, counts: readonly StratumCount[], topics: TopicRatios): PlannedRatios => {
@@ -117,4 +134,4 @@ const changeOf = (c: PerplexityChange, measure: 'ppl' | 'nll'): TopicChange =>
   measure === 'ppl' ? { before: c.pplBefore, after: c.pplAfter, standardError: c.sePpl } : { before: c.nllBefore, after: c.nllAfter, standardError: c.seNll }
 
 const trainNote = (r: ResultOf<'train'>): string =>
-  `${r.steps} steps, ${r.tokens} tokens, loss ${r.finalLoss.toFixed(3)}${r.restarts.length === 0 ? '' : `, taken up again at step ${r.restarts.map((x) => x.step).join(', ')}`}${(r.amendments ?? []).length === 0 ? '' : `, ${r.amendments?.length} windows skipped`}`
+  `${r.steps} steps, ${r.tokens} tokens, loss ${r.finalLoss.toFixed(3)}${r.restarts.length === 0 ? '' : `, taken up again at step ${r.restarts.map((x) => x.step).join(', ')}`}${(r.amendments ?? []).length === 0 ? '' : `, ${r.amendments?.length} windows skipped`}${r.best === undefined ? '' : `, best at step ${r.best.step} (${r.best.nllPerToken.toFixed(3)} nats per token of the frozen sets)`}`

@@ -8,7 +8,7 @@ import type { Section } from './page.ts'
 import { groupColour, groupOf, groupTitle, stratumKey, stratumName, sum } from './strata.ts'
 import { changes, groupName } from './summary.ts'
 import { details, figure, note, table, type Column } from './table.ts'
-import { absent, resultOf, type View } from './view.ts'
+import { absent, resultOf, type Round, type View } from './view.ts'
 
 /** A model at a point of the run, measured on the frozen sets. */
 interface Point {
@@ -41,10 +41,16 @@ const lineColour = (view: View, g: string, i: number): string => (['retention', 
 
 const pointsOf = (view: View): Point[] => {
   const base = resultOf(view, 'base/perplexity', evaluatePerplexity)?.measurement.strata ?? null
-  const trained = view.rounds.flatMap((r) => (r.train === null ? [] : [{ label: r.label, strata: r.train.measurement.strata }]))
+  const trained = view.rounds.flatMap((r) => (r.train === null ? [] : [{ label: r.label, strata: r.train.measurement.strata }, ...bestOf(view, r)]))
   if (!hasOtherTokenizer(view)) return [...(base === null ? [] : [{ label: 'base', strata: base }]), ...trained]
   // a loss per token of another tokenizer than the base's has nothing to stand beside
   return base === null ? [] : [{ label: 'base', strata: base }, ...trained.map(({ label, strata }) => ({ label, strata: inTokensOf(base, strata) }))]
+}
+
+/** The model of the round's best step, where it was taken in place of the last one's. */
+const bestOf = (view: View, round: Round): Point[] => {
+  const best = resultOf(view, round.trainKey.replace(/train$/, 'best-perplexity'), evaluatePerplexity)
+  return best === null ? [] : [{ label: `${round.label}, best`, strata: best.measurement.strata }]
 }
 
 const hasOtherTokenizer = (view: View): boolean => view.request.spec.base.tokenizer !== undefined

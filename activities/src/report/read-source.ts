@@ -1,21 +1,22 @@
 import { ingest } from '@cpt/contracts/ingest'
 import { train } from '@cpt/contracts/train'
-import type { CommitRecord } from '@cpt/contracts/artifact'
+import type { ArtifactRef, CommitRecord } from '@cpt/contracts/artifact'
 import { z } from 'zod'
 import type { Deps } from '../deps.ts'
 import { sha256 } from '../identity.ts'
-import type { CurvePoint, ReportSource } from './view.ts'
+import type { CurvePoint, ReportSource, ValidationPoint } from './view.ts'
 
 export type ReportStore = Pick<Deps['store'], 'record' | 'read' | 'get'>
 
 const CurveLine = z.object({ step: z.number(), tokens: z.number(), loss: z.number(), lr: z.number() })
+const ValidationLine = z.object({ step: z.number(), tokens: z.number(), nllPerToken: z.number() })
 const Recorded = z.object({ inputs: z.unknown(), output: z.unknown() })
 
 /** A sweep has hundreds of trials; so many files are read at a time. */
 const readsAtOnce = 32
 
 /**
- * The records of these fingerprints, the curves of the trainings among them, and these decisions, where a digest is given
+ * The records of these fingerprints, the curves of the trainings among them and what their frozen sets showed, and these decisions, where a digest is given
  * those of this digest. A report is of most use
  * when something went wrong: what cannot be read is left out and `missed` is told, never fatal.
  */
@@ -31,16 +32,19 @@ export const readSource = async (store: ReportStore, of: { fingerprints: readonl
   const fingerprints = [...new Set(of.fingerprints.filter((f) => f !== ''))]
   const records = new Map<string, CommitRecord | null>()
   const curves = new Map<string, CurvePoint[]>()
+  const validations = new Map<string, ValidationPoint[]>()
   for (let at = 0; at < fingerprints.length; at += readsAtOnce) {
     const part = fingerprints.slice(at, at + readsAtOnce)
     const found = await Promise.all(part.map(async (f) => {
       const record = await orNull(f, store.record(f))
       const trained = record?.stage === train.name ? train.result.safeParse(record.result).data : undefined
-      return { f, record, curve: trained === undefined ? null : parseCurve(await orNull(trained.curve.uri, store.read(trained.curve))) }
+      const linesOf = async <T>(ref: ArtifactRef | undefined, line: z.ZodType<T>) => (ref === undefined ? null : parseLines(await orNull(ref.uri, store.read(ref)), line))
+      return { f, record, curve: await linesOf(trained?.curve, CurveLine), validated: await linesOf(trained?.validations, ValidationLine) }
     }))
-    for (const { f, record, curve } of found) {
+    for (const { f, record, curve, validated } of found) {
       records.set(f, record)
       if (curve !== null) curves.set(f, curve)
+      if (validated !== null) validations.set(f, validated)
     }
   }
   const sourceLines = new Map<string, Map<string, SourceLines>>()
@@ -53,7 +57,7 @@ export const readSource = async (store: ReportStore, of: { fingerprints: readonl
       return { key, kind, inputs: recorded?.inputs ?? null, output: recorded?.output ?? null }
     }),
   )
-  return { records, curves, sourceLines, decisions }
+  return { records, curves, validations, sourceLines, decisions }
 }
 
 type SourceLines = { lines: number; quarantined: number }
@@ -76,12 +80,12 @@ const linesOfSources = async (record: CommitRecord, read: (unit: string) => Prom
   return found
 }
 
-/** Lines that are not of the curve's form are left out. */
-const parseCurve = (bytes: Uint8Array | null): CurvePoint[] =>
+/** Lines that are not of the form are left out. */
+const parseLines = <T>(bytes: Uint8Array | null, form: z.ZodType<T>): T[] =>
   Buffer.from(bytes ?? new Uint8Array())
     .toString('utf8')
     .split('\n')
-    .flatMap((line) => CurveLine.safeParse(parseJson(line)).data ?? [])
+    .flatMap((line) => form.safeParse(parseJson(line)).data ?? [])
 
 const parseJson = (data: Uint8Array | string | null): unknown => {
   try {

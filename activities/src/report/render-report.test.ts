@@ -177,6 +177,33 @@ test('skipped windows are told with their place and cause, and trained + skipped
   expect(text).toContain('Tokens skipped')
 })
 
+const validated = (best: { step: number; nllPerToken: number }): SampleRun => {
+  const run = sampleRun()
+  const { fingerprint } = run.request.lines.find((l) => l.key === 'synthetic/round-1/train')!
+  Object.assign(run.source.records.get(fingerprint)!.result as object, {
+    validations: { uri: `store:${fingerprint}/validation.jsonl`, sha256: 'a'.repeat(64), bytes: 300 },
+    best: { ...best, tokens: best.step * 4096, model: { uri: `store:${fingerprint}/best/`, sha256: 'b'.repeat(64), bytes: 3_400_000 } },
+  })
+  const validations = new Map([[fingerprint, [20, 40, 60].map((step) => ({ step, tokens: step * 4096, nllPerToken: step === best.step ? best.nllPerToken : 4.9 }))]])
+  return { ...run, source: { ...run.source, validations } as SampleRun['source'] }
+}
+
+test('what the frozen sets showed within a round stands beside its loss, with the best step and whether it was taken', () => {
+  const without = render(sampleRun())
+  expect(textOf(without)).not.toContain('Best step')
+  const page = render(validated({ step: 40, nllPerToken: 4.321 }))
+  expect(textOf(page)).toContain('Training loss, loss of the frozen sets, and learning rate')
+  expect(textOf(page)).toContain('Best step')
+  // 983,040 tokens before the round, 40 steps of 4,096 in it
+  expect(page).toContain('frozen sets best at 1,146,880 tokens with 4.321')
+  expect(textOf(page)).toContain('The final model is that of the last step, 60; the best was step 40 of synthetic')
+  expect(page.match(/var\(--c3\)/g)!.length).toBeGreaterThan(without.match(/var\(--c3\)/g)!.length + 3)
+  const { request, source } = validated({ step: 40, nllPerToken: 4.321 })
+  const taken = renderReport({ ...request, spec: { ...request.spec, training: { ...request.spec.training, validateEverySteps: 20, take: 'best' } } }, source)
+  expect(textOf(taken)).toContain('The final model is that of step 40 of synthetic')
+  expect(textOf(render(validated({ step: 60, nllPerToken: 4.2 })))).toContain('The final model is that of the last step, step 60 of synthetic')
+})
+
 test('what led to a run, as the verdict of a sweep, stands in its lineage', () => {
   const { request, source } = sampleRun()
   const page = renderReport({ ...request, spec: { ...request.spec, lineage: [{ what: 'verdict of <b>the</b> sweep', uri: `store:${'c'.repeat(64)}/verdict.json`, sha256: 'd'.repeat(64) }] } }, source)

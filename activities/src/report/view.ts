@@ -15,10 +15,19 @@ export interface CurvePoint {
   lr: number
 }
 
+/** What the frozen sets showed within a phase: nats per token over all of them. */
+export interface ValidationPoint {
+  step: number
+  tokens: number
+  nllPerToken: number
+}
+
 /** What was read for a report: commit records and curves by fingerprint, and the recorded decisions. */
 export interface ReportSource {
   records: ReadonlyMap<string, CommitRecord | null>
   curves: ReadonlyMap<string, readonly CurvePoint[]>
+  /** By fingerprint of a training that was validated on its way; absent: none was. */
+  validations?: ReadonlyMap<string, readonly ValidationPoint[]>
   /** By fingerprint of an ingest: lines of each source, and how many of them are quarantined. */
   sourceLines: ReadonlyMap<string, ReadonlyMap<string, { lines: number; quarantined: number }>>
   decisions: readonly { key: string; kind: string; inputs: unknown; output: unknown }[]
