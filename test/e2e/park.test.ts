@@ -134,7 +134,7 @@ test('a cancelled run ends as Canceled and leaves no process', async () => {
 })
 
 test('a training that diverges parks as LossNotFinite, and goes on with a lower learning rate as patch', async () => {
-  const run = await startRun(system, 'diverge', briefRun({ training: { ...briefRun().training, schedule: 'constant', peakLr: 1, optimizer: { weightDecay: 1e30 } } }))
+  const run = await startRun(system, 'diverge', briefRun({ training: { ...briefRun().training, schedule: 'constant', peakLr: 1, optimizer: { weightDecay: 1e30 }, guard: null } }))
   const train = 'only/round-1/train'
   const park = await parkOf(run, train)
   expect(park.type).toBe('LossNotFinite')
