@@ -80,9 +80,9 @@ class CheckpointChain:
         Raises BadRequest, with nothing touched, if a checkpoint was made for another request, naming the field.
         """
         records = self.world.share(self._records() if self.world.rank == 0 else None)
-        for name, checkpoint in sorted(records.items()):
+        for of, checkpoint in sorted(records.items()):
             if checkpoint is not None:
-                self._check_identity(name, checkpoint)
+                self._check_identity(of, checkpoint)
         if not records:
             return None
         newest = max(records)
@@ -177,7 +177,7 @@ class CheckpointChain:
 
     def _commit(self, step: int, tokens: int, state: Json, files: Sequence[Json]) -> Checkpoint:
         name, seq = self.next_name, self._seq + 1
-        record = {
+        record: Json = {
             "format": "cpt-checkpoint/1",
             "fingerprint": self.job.fingerprint,
             "branch": self._branch,

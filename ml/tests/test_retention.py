@@ -38,8 +38,8 @@ class Kept:
         self.seen: list[list[str]] = []
 
     def job(self, **checkpoints: int) -> Job:
-        placement = {"checkpointEverySteps": 1, "checkpoints": {"meanSecondsBetweenFailures": 3600, **checkpoints}}
-        return self.bench.job("train", self.request, **placement)
+        kept = {"meanSecondsBetweenFailures": 3600, **checkpoints}
+        return self.bench.job("train", self.request, checkpointEverySteps=1, checkpoints=kept)
 
     def records(self) -> list[Path]:
         of = self.job().fingerprint
