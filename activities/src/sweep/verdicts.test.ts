@@ -9,7 +9,7 @@ import type { SweepVerdict, TrialOutcome } from '@cpt/contracts/sweep'
 import { localDiskStore } from '../artifact-store/local-disk.ts'
 import { loadConfig } from '../config.ts'
 import { resolveSweep } from '../resolve-sweep.ts'
-import { commitVerdict, rememberSweep, sweptBefore } from './verdicts.ts'
+import { commitVerdict, readVerdict, rememberSweep, sweptBefore } from './verdicts.ts'
 
 const samples = fileURLToPath(new URL('../../../samples', import.meta.url))
 let dir: string
@@ -48,6 +48,15 @@ test('a verdict is committed once with the trained models as parents, and what w
   expect(again).toEqual(first)
   expect(again.verdict.words).toEqual(['said'])
   expect((await deps().store.record(first.verdictRef.uri.slice(6, 70)))?.parents).toContain('a'.repeat(64))
+})
+
+test('a transfer reads back all that its sweep was resolved to: index files of tokens, encoders, a scorer of its own', async () => {
+  const file = await fileOf({ name: 'whole' }, [trial(0, 'done')])
+  const ref = (name: string) => ({ uri: `models:${name}`, sha256: 'c'.repeat(64), bytes: 1 })
+  const [source, ...others] = file.run.sources
+  const run = { ...file.run, sources: [{ ...source!, part: 'a.bin', index: ref('a.idx') }, ...others], encoders: { 'models:bert/': ref('bert/') }, scorer: ref('scorer/'), scorerParameters: 7, extended: ref('extended/') }
+  const { verdictRef } = await commitVerdict(deps())({ ...file, run })
+  expect((await readVerdict(deps())(verdictRef)).run).toEqual(run)
 })
 
 test('the same sweep under another name, owner, budget, pace or name of its corpus has been swept; another grid, base setting or tolerance has not', async () => {
