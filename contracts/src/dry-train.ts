@@ -56,11 +56,12 @@ export const DryTrainResult = z.object({
 export type DryTrainResult = z.infer<typeof DryTrainResult>
 export const dryTrain = stage({ name: 'dry-train', version: 1, shape: { kind: 'whole' }, request: DryTrainRequest, result: DryTrainResult })
 
-/** How long all phases of a run train (training-time.ts); `evaluations` is null, and no part of `inAll`, where their tokens are not known. */
+/** How long all phases of a run train (training-time.ts); `seconds.evaluations` is null, and no part of `inAll`, where the tokens of the sets are not known. */
 export const TrainingTime = z.object({
   phases: Count,
   /** `everySteps`: the largest of the phases' intervals. */
   saves: z.object({ whileTraining: Count, waitedFor: Count, everySteps: Steps }),
+  evaluations: Count,
   evaluationTokens: Tokens.nullable(),
   seconds: z.object({ steps: Seconds, saves: Seconds, starts: Seconds, evaluations: Seconds.nullable(), inAll: Seconds }),
 })

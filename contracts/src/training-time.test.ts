@@ -27,6 +27,14 @@ test('every part of a training is told: steps, saves, starts, and evaluations wh
   })
 })
 
+test('evaluations on the way are counted with those at the end of each phase', () => {
+  const every = { ...run({ checkpointEverySteps: 10 }) }
+  const time = trainingTime({ ...every, training: { ...every.training, validateEverySteps: 25 } }, measured, 900)
+  // after steps 25, 50 and 75 of 100, and 25 of 50
+  expect(time.evaluations).toBe(3 + 3 + 1 + 3)
+  expect(time.seconds.evaluations).toBe(10 * 18)
+})
+
 test('without the tokens of the sets there is no time for evaluations, and none in the sum', () => {
   const { evaluationTokens, seconds } = trainingTime(run({ checkpointEverySteps: 10 }), measured, null)
   expect([evaluationTokens, seconds.evaluations, seconds.inAll]).toEqual([null, null, 500 + 20 + 47])

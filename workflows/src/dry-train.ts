@@ -42,7 +42,7 @@ const gb = (bytes: number): string => `${(bytes / 1e9).toFixed(2)} GB`
 const figuresNote = (r: DryTrainResult): string =>
   `${Math.round(r.tokensPerSecond)} tokens/s, ${gb(Math.max(...r.memoryPeakBytes))} at most, a save stalls ${r.saveStallSeconds.toFixed(2)} s`
 
-const pageFigures = ({ figures: r, plannedSteps, plannedTokens, time: { phases, saves, seconds, evaluationTokens } }: DryTrainOutcome): string => [
+const pageFigures = ({ figures: r, plannedSteps, plannedTokens, time: { phases, saves, seconds, evaluations, evaluationTokens } }: DryTrainOutcome): string => [
   '| figure | value |', '|---|---|',
   `| tokens/s | ${Math.round(r.tokensPerSecond)}${r.mfu === null ? '' : `, MFU ${(100 * r.mfu).toFixed(1)} %`} |`,
   `| memory peak, largest of ${r.processes} | ${gb(Math.max(...r.memoryPeakBytes))} |`,
@@ -52,6 +52,6 @@ const pageFigures = ({ figures: r, plannedSteps, plannedTokens, time: { phases, 
   `| the run's ${plannedTokens} tokens: ${plannedSteps} steps | ${hours(seconds.steps)} |`,
   `| ${saves.whileTraining} saves while it trains, ${saves.waitedFor} waited for | ${hours(seconds.saves)} |`,
   `| ${phases} starts: model, first step, optimizer | ${hours(seconds.starts)} |`,
-  seconds.evaluations === null ? '| evaluations | not counted: how many tokens the sets have is not known |' : `| ${phases} evaluations of ${evaluationTokens ?? 0} tokens | ${hours(seconds.evaluations)} |`,
+  seconds.evaluations === null ? '| evaluations | not counted: how many tokens the sets have is not known |' : `| ${evaluations} evaluations of ${evaluationTokens ?? 0} tokens | ${hours(seconds.evaluations)} |`,
   `| in all${seconds.evaluations === null ? ', without evaluations' : ''} | ${hours(seconds.inAll)} |`,
 ].join('\n')

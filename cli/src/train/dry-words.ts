@@ -30,11 +30,11 @@ export const dryWords = ({ figures: f, plannedSteps, plannedTokens, time }: DryT
 }
 
 /** The parts of the time that a run's training takes. */
-const timeTable = (steps: number, { phases, saves, evaluationTokens, seconds }: DryTrainOutcome['time']): string =>
+const timeTable = (steps: number, { phases, saves, evaluations, evaluationTokens, seconds }: DryTrainOutcome['time']): string =>
   table(['time of the training', 'how many', 'seconds'], [
     ['steps', String(steps), seconds.steps.toFixed(1)],
     ['saves', `${saves.whileTraining} beside it, ${saves.waitedFor} waited for`, seconds.saves.toFixed(1)],
     ['starts: model, first step, optimizer', String(phases), seconds.starts.toFixed(1)],
-    ['evaluations', evaluationTokens === null ? `${phases} of unknown size` : `${phases} of ${quantity(evaluationTokens)} tokens`, seconds.evaluations?.toFixed(1) ?? 'not counted'],
+    ['evaluations', evaluationTokens === null ? `${evaluations} of unknown size` : `${evaluations} of ${quantity(evaluationTokens)} tokens`, seconds.evaluations?.toFixed(1) ?? 'not counted'],
     ['in all', '', seconds.inAll.toFixed(1)],
   ])
