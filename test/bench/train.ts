@@ -1,7 +1,7 @@
 /**
  * `npm run bench:train`: the trainer beside a bare PyTorch loop and Hugging Face's Trainer, the loader from a cold disk, and
  * what saves and resumes cost, on the processor. Prints and writes test/bench/results/train.json and the table of
- * docs/benchmarks.md, which says how it is measured, in some seven minutes. `-- --only speed,loader,saves`: some parts, all other rows stay. `-- --seed S`.
+ * docs/benchmarks.md, which says how it is measured, in some twelve minutes. `-- --only speed,loader,saves`: some parts, all other rows stay. `-- --seed S`.
  */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
