@@ -28,8 +28,10 @@ from typing import Any
 from cpt_ml.durable_files import TEMPORARY
 from cpt_ml.errors import BadRequest, JobFailure, Superseded, TryAgain
 from cpt_ml.failpoint import failpoint
+from cpt_ml.in_threads import in_threads
 from cpt_ml.job import Job
 from cpt_ml.store import Attempt, Json
+from cpt_ml.tensor_files import part_of
 from cpt_ml.world import ALONE, World
 
 RECORD_NAME = re.compile(r"\d{3}-\d{6}")
@@ -239,9 +241,9 @@ class CheckpointChain:
         return Checkpoint(record, hashlib.sha256(data).hexdigest(), paths)
 
     def _damage(self, checkpoint: Checkpoint) -> Json | None:
-        """The first file that is not what the record says, or None; the processes of a machine share the reading."""
-        files = checkpoint.record["files"]
-        found = [self._damage_of(f) for f in files[self.world.local_rank :: self.world.local_size]]
+        """The first file that is not what the record says, or None; each process verifies its share."""
+        mine = files_to_verify(checkpoint.record["files"], self.world, self.backend.one_disk)
+        found = in_threads(self._damage_of, mine, self.job.threads)
         return next((d for of_one in self.world.gather(found) for d in of_one if d), None)
 
     def _damage_of(self, file: Json) -> Json | None:
@@ -295,6 +297,23 @@ class CheckpointChain:
         debris = [k for k in data if "-checkpoints/" in k and k not in needed]
         temporary = [k for k in self.backend.leftovers(self.prefix) if PurePosixPath(k).name.startswith(TEMPORARY)]
         self.backend.remove(*debris, *temporary)
+
+
+def files_to_verify(files: Sequence[Json], world: World, one_disk: bool) -> list[Json]:
+    """Which of a checkpoint's files a process verifies.
+
+    Where as many processes wrote it as read it now, and one disk has all files, each verifies the parts that it loads,
+    and the first of each machine what all read. Else the processes of a machine share all files, which each machine
+    needs.
+    """
+    parts = [part_of(f["name"]) for f in files]
+    if one_disk and {part[1] for part in parts if part is not None} == {world.shards}:
+        return [
+            f
+            for f, part in zip(files, parts, strict=True)
+            if (world.local_rank == 0 if part is None else part[0] == world.shard)
+        ]
+    return list(files[world.local_rank :: world.local_size])
 
 
 def _not_left_behind(records: dict[str, Checkpoint]) -> dict[str, Checkpoint]:

@@ -6,10 +6,13 @@ from pathlib import Path, PurePosixPath
 
 from cpt_ml.durable_files import TEMPORARY, files_under, put_if_absent, sha256_file, sync_path
 from cpt_ml.errors import BadRequest
+from cpt_ml.in_threads import Tell, tell_nobody
 
 
 class DiskStore:
     """cpt_ml.store.Backend on a folder."""
+
+    one_disk = True
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -54,10 +57,11 @@ class DiskStore:
             if folder.is_dir() and not self._left_empty(folder):
                 sync_path(folder)
 
-    def publish(self, keys: list[str]) -> None:
+    def publish(self, keys: list[str], tell: Tell = tell_nobody) -> None:
         paths = [self.local(k) for k in keys]
-        for path in paths:
+        for done, path in enumerate(paths, 1):
             sync_path(path)
+            tell(done, len(paths))
         self._sync_folders({p.parent for p in paths})
 
     def fetch(self, key: str, sha256: str) -> tuple[Path, str]:

@@ -75,7 +75,7 @@ def run(job: Job) -> None:
     def tensor(name: str) -> Any:
         return means(stored[name][:], rows.sources) if name in changed else stored[name][:]
 
-    write_split(target, "model.safetensors", sizes, tensor, here=True)
+    write_split(target, "model.safetensors", sizes, tensor)
     copy_companions(source, target)
     for name in OF_TOKENIZER:
         (target / name).unlink(missing_ok=True)

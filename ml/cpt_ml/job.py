@@ -76,8 +76,9 @@ class Job:
         self.placement: Json = spec["placement"]
         self.fingerprint: str = spec["fingerprint"]
         self.token: str = spec["token"]
-        self.store = Store(spec["roots"])
         self.threads: int = spec["placement"]["threads"]
+        # one process reads for all of a machine
+        self.store = Store(spec["roots"], self.threads * spec["placement"].get("processesPerNode", 1))
         self.progress_tokens = 0
         self._beat: Json = {"phase": "starting", "done": 0, "total": 0, "unit": "", "seq": 0}
         self._last_beat = -math.inf
@@ -106,21 +107,23 @@ class Job:
         """
         self._computing_since = self._computing_since or time.monotonic()
         self._beat = {**self._beat, "phase": phase, "done": done, "total": total, "unit": unit, **more}
-        now = time.monotonic()
-        if self.rank > 0:
-            return self._check_alone()
-        if now - self._last_beat >= BEAT_SECONDS or phase != self._beat.get("written"):
-            self._last_beat = now
-            self._beat["seq"] += 1
-            self._beat["written"] = phase
-            replace_file(self.folder / "beat.json", json.dumps(_finite(self._beat)).encode())
+        self._write_beat()
         self._check_alone()
 
-    def say(self, phase: str) -> None:
-        """Says what the job waits for now, and nothing else: it is not asked to leave here."""
-        if self.rank == 0:
-            self._last_beat = time.monotonic()
-            self._beat |= {"phase": phase, "seq": self._beat["seq"] + 1, "written": phase}
+    def say(self, phase: str, **more: Any) -> None:
+        """Says what the job waits for now, and in `more` how much of it is done: it is not asked to leave here."""
+        self._beat |= {"phase": phase, **more}
+        self._write_beat()
+
+    def tell_of(self, phase: str, unit: str) -> Callable[[int, int], None]:
+        """Says of a phase in which nobody is asked to leave how much of it is done."""
+        return lambda done, total: self.say(phase, done=done, total=total, unit=unit)
+
+    def _write_beat(self) -> None:
+        now, phase = time.monotonic(), self._beat["phase"]
+        if self.rank == 0 and (now - self._last_beat >= BEAT_SECONDS or phase != self._beat.get("written")):
+            self._last_beat = now
+            self._beat |= {"seq": self._beat["seq"] + 1, "written": phase}
             replace_file(self.folder / "beat.json", json.dumps(_finite(self._beat)).encode())
 
     def _check_alone(self) -> None:

@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from cpt_ml.durable_files import files_under, sha256_file, unique_beside
 from cpt_ml.errors import BadRequest, TryAgain
+from cpt_ml.in_threads import Tell, tell_nobody
 
 NONCE = "cpt-put"
 # an answer that stays out is asked about again; together well within the lease of a cluster
@@ -33,6 +34,8 @@ PARTS_AT_ONCE = 4
 
 class S3Store:
     """cpt_ml.store.Backend on `s3://bucket/prefix`."""
+
+    one_disk = False
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -105,14 +108,15 @@ class S3Store:
                 self._or_none(key, lambda key=key: obstore.delete(self._client, key))
             self.local(key).unlink(missing_ok=True)
 
-    def publish(self, keys: list[str]) -> None:
+    def publish(self, keys: list[str], tell: Tell = tell_nobody) -> None:
         import obstore  # noqa: PLC0415
 
-        for key in keys:
+        for done, key in enumerate(keys, 1):
             path = self.local(key)
             part = max(PART_BYTES, -(-path.stat().st_size // MOST_PARTS))
             with self._outside(key):
                 obstore.put(self._client, key, path, chunk_size=part, max_concurrency=PARTS_AT_ONCE)
+            tell(done, len(keys))
 
     def fetch(self, key: str, sha256: str) -> tuple[Path, str]:
         path = self.local(key)

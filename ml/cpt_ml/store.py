@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,12 +18,16 @@ from typing import Any, Protocol
 from cpt_ml.disk_store import DiskStore
 from cpt_ml.durable_files import files_under, sha256_file, tree_digest
 from cpt_ml.errors import BadRequest, StoreCorrupt
+from cpt_ml.in_threads import Tell, in_threads, tell_nobody
 
 Json = dict[str, Any]
 
 
 class Backend(Protocol):
     """Keys (`commits/ab/….json`) and their bytes. Data files are written locally and published under the same key."""
+
+    one_disk: bool
+    """Whether a file that one machine has published is a local file on every other."""
 
     def put_if_absent(self, key: str, data: bytes) -> bool:
         """Creates `key` with `data`, whole and durable, or returns False when it exists; never replaces."""
@@ -51,7 +55,7 @@ class Backend(Protocol):
         """Where on this machine a file of `key` is written, and lies once it was fetched."""
         ...
 
-    def publish(self, keys: list[str]) -> None:
+    def publish(self, keys: list[str], tell: Tell = tell_nobody) -> None:
         """Makes the local files of `keys` durable in the store; a failed call may have published some."""
         ...
 
@@ -98,9 +102,11 @@ class ArtifactRef:
 
 
 class Store:
-    """Resolves references under named roots; `store` is the root that holds commits and data."""
+    """Resolves references under named roots; `store` is the root that holds commits and data. Files of a folder are
+    read and verified by `threads` at a time."""
 
-    def __init__(self, roots: dict[str, str]) -> None:
+    def __init__(self, roots: dict[str, str], threads: int = 1) -> None:
+        self.threads = threads
         self._store_root = roots["store"]
         self._buckets = {name: p for name, p in roots.items() if name != "store" and "://" in p}
         self.roots = {name: Path(p) for name, p in roots.items() if name != "store" and name not in self._buckets}
@@ -146,31 +152,34 @@ class Store:
             raise StoreCorrupt(f"store: {ref.uri} at {where} has sha256 {found}, expected {ref.sha256}{since}")
         return path
 
-    def folder(self, ref: ArtifactRef | Json) -> Path:
+    def folder(self, ref: ArtifactRef | Json, tell: Tell = tell_nobody) -> Path:
         """Path of the referenced folder (a model, a plan, a checkpoint), all its files verified."""
         ref = ref if isinstance(ref, ArtifactRef) else ArtifactRef.of(ref)
         root, _, rest = ref.uri.partition(":")
         if not ref.uri.endswith("/"):
             raise BadRequest(f"store: {ref.uri} is not a folder; a folder's uri ends with /")
-        files: list[tuple[str, str]] = []
         if root == "store":
             fingerprint, _, prefix = rest.partition("/")
             entries = [f for f in self.record(fingerprint)["files"] if f["name"].startswith(prefix)]
             if not entries:
                 raise StoreCorrupt(f"store: commit {fingerprint} has no files under {prefix}")
-            for f in entries:
+
+            def fetch(f: Json) -> tuple[str, str]:
+                name = f["name"][len(prefix) :]
                 if self.backend.fetch(f["path"], f["sha256"])[1] != f["sha256"]:
                     where = self.backend.where(f["path"])
-                    raise StoreCorrupt(f"store: {ref.uri}{f['name'][len(prefix) :]} at {where} is missing or damaged")
-                files.append((f["name"][len(prefix) :], f["sha256"]))
+                    raise StoreCorrupt(f"store: {ref.uri}{name} at {where} is missing or damaged")
+                return name, f["sha256"]
+
+            files = in_threads(fetch, entries, self.threads, tell)
             first = entries[0]
             base = self.backend.local(first["path"][: len(first["path"]) - len(first["name"]) + len(prefix)])
         elif root in self._buckets:
             base = open_backend(self._buckets[root]).fetch_folder(rest, ref.sha256)
-            files = [(p.relative_to(base).as_posix(), sha256_file(p)) for p in files_under(base)]
+            files = self._digests_under(base, tell)
         else:
             base = self._under(root, rest)
-            files = [(p.relative_to(base).as_posix(), sha256_file(p)) for p in files_under(base)]
+            files = self._digests_under(base, tell)
         found = tree_digest(files)
         if found != ref.sha256:
             if root in self._buckets:
@@ -206,6 +215,11 @@ class Store:
             )
         return path
 
+    def _digests_under(self, base: Path, tell: Tell) -> list[tuple[str, str]]:
+        paths = files_under(base)
+        digests = in_threads(sha256_file, paths, self.threads, tell)
+        return [(p.relative_to(base).as_posix(), d) for p, d in zip(paths, digests, strict=True)]
+
     def _committed(self, fingerprint: str, name: str) -> str:
         for f in self.record(fingerprint)["files"]:
             if f["name"] == name:
@@ -223,10 +237,16 @@ class Store:
 
 
 class Attempt:
-    """The files that one attempt at one fingerprint writes on this machine, and their way into the store."""
+    """The files that one attempt at one fingerprint writes on this machine, and their way into the store.
 
-    def __init__(self, store: Store, fingerprint: str, token: str) -> None:
+    A file is written once: it is read for its digest once, by however many names and however often it is asked for.
+    `tell` hears of files that are hashed or published.
+    """
+
+    def __init__(self, store: Store, fingerprint: str, token: str, tell: Tell = tell_nobody) -> None:
         self.store = store
+        self.tell = tell
+        self._known: dict[tuple[int, ...], str] = {}
         self.fingerprint = fingerprint
         self.token = token
         self.prefix = f"data/{fingerprint[:2]}/{fingerprint}/{token}/"
@@ -246,13 +266,14 @@ class Attempt:
     def ref(self, name: str) -> Json:
         """Reference to a written file as it will be once committed."""
         p = self.folder / name
-        return ArtifactRef(f"store:{self.fingerprint}/{name}", sha256_file(p), p.stat().st_size).json()
+        return ArtifactRef(f"store:{self.fingerprint}/{name}", self._digest(p), p.stat().st_size).json()
 
     def folder_ref(self, name: str) -> Json:
         """Reference to a written folder; `name` ends with `/`."""
         base = self.folder / name
         files = files_under(base)
-        digest = tree_digest([(p.relative_to(base).as_posix(), sha256_file(p)) for p in files])
+        names = [p.relative_to(base).as_posix() for p in files]
+        digest = tree_digest(list(zip(names, self._digests(files), strict=True)))
         return ArtifactRef(f"store:{self.fingerprint}/{name}", digest, sum(p.stat().st_size for p in files)).json()
 
     def shard(self, name: str, rows: int) -> Json:
@@ -261,7 +282,7 @@ class Attempt:
         return {
             "commit": self.fingerprint,
             "name": name,
-            "sha256": sha256_file(p),
+            "sha256": self._digest(p),
             "bytes": p.stat().st_size,
             "rows": rows,
         }
@@ -270,15 +291,35 @@ class Attempt:
         """Makes written files (None: all of them) durable in the store; returns entries of a record's `files`."""
         if names is None:
             names = sorted(p.relative_to(self.folder).as_posix() for p in files_under(self.folder))
-        entries = [self._entry(n) for n in names]
-        self.store.backend.publish([e["path"] for e in entries])
-        return entries
+        paths = [self.folder / n for n in names]
+        digests = self._digests(paths)
+        self.store.backend.publish([self.prefix + n for n in names], self.tell)
+        return [
+            {"name": n, "path": self.prefix + n, "sha256": digest, "bytes": p.stat().st_size}
+            for n, p, digest in zip(names, paths, digests, strict=True)
+        ]
 
     def discard(self, prefix: str) -> None:
         """Removes what was written under `prefix`, after a failure and before any record could name it."""
         files = [f"{self.prefix}{p.relative_to(self.folder).as_posix()}" for p in files_under(self.folder / prefix)]
         self.store.backend.remove(*files)
 
-    def _entry(self, name: str) -> Json:
-        p = self.folder / name
-        return {"name": name, "path": self.prefix + name, "sha256": sha256_file(p), "bytes": p.stat().st_size}
+    def know(self, folder: Path, digests: Mapping[str, str]) -> None:
+        """Takes the word of whoever wrote files of a folder for their digests."""
+        self._known |= {_identity(folder / name): digest for name, digest in digests.items()}
+
+    def _digest(self, path: Path) -> str:
+        return self._digests([path])[0]
+
+    def _digests(self, paths: Sequence[Path]) -> list[str]:
+        files = [_identity(p) for p in paths]
+        new = {file: p for file, p in zip(files, paths, strict=True) if file not in self._known}
+        digests = in_threads(sha256_file, list(new.values()), self.store.threads, self.tell)
+        self._known |= zip(new, digests, strict=True)
+        return [self._known[file] for file in files]
+
+
+def _identity(path: Path) -> tuple[int, ...]:
+    """The same for all names of a file, and another once it was written anew."""
+    s = path.stat()
+    return s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns

@@ -8,18 +8,24 @@ safetensors: torch.distributed.checkpoint costs 3 s of a job's start and keeps i
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from cpt_ml.durable_files import sha256_file
 from cpt_ml.errors import BadRequest
+from cpt_ml.world import ALONE, World
 
 FILE_BYTES = 5_000_000_000
 FOR_TORCH = {"format": "pt"}
-DTYPES = {torch.float32: "F32", torch.uint8: "U8"}
+PART_NAME = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
+DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+          torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}  # fmt: skip
 
 
 def rows_of(length: int, part: int, parts: int) -> range:
@@ -31,6 +37,12 @@ def rows_of(length: int, part: int, parts: int) -> range:
 def part_name(name: str, part: int, parts: int) -> str:
     """`model.safetensors`, or of several parts `model-00000-of-00002.safetensors`."""
     return name if parts == 1 else name.replace(".safetensors", f"-{part:05d}-of-{parts:05d}.safetensors")
+
+
+def part_of(file_name: str) -> tuple[int, int] | None:
+    """Which part of how many a file is by its name (part_name), or None."""
+    found = PART_NAME.search(file_name)
+    return None if found is None else (int(found[1]), int(found[2]))
 
 
 class TensorRows:
@@ -84,21 +96,23 @@ class TensorRows:
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
-def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Writes tensors in host memory as a safetensors file, from a thread that lets others run meanwhile."""
-    header: dict[str, Any] = {}
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Writes tensors in host memory as a safetensors file, from a thread that lets others run meanwhile and without a
+    copy of them. Tensors of one type lie in the order of their names, as those of the library's own files do."""
+    ordered = sorted(tensors.items(), key=lambda named: (-named[1].element_size(), named[0]))
+    header: dict[str, Any] = {} if metadata is None else {"__metadata__": dict(metadata)}
     end = 0
-    for name, t in tensors.items():
+    for name, t in ordered:
         size = t.numel() * t.element_size()
         header[name] = {"dtype": DTYPES[t.dtype], "shape": list(t.shape), "data_offsets": [end, end + size]}
         end += size
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as f:
         f.write(len(text).to_bytes(8, "little") + text)
-        for t in tensors.values():
+        for _, t in ordered:
             if t.numel():
-                f.write(t.contiguous().numpy().data.cast("B"))
+                f.write(t.contiguous().reshape(-1).view(torch.uint8).numpy().data)
 
 
 def write_split(  # noqa: PLR0917
@@ -106,38 +120,50 @@ def write_split(  # noqa: PLR0917
     name: str,
     sizes: Mapping[str, int],
     tensor: Callable[[str], Tensor],
-    here: bool,
+    world: World = ALONE,
     metadata: dict[str, str] | None = FOR_TORCH,
     max_bytes: int = FILE_BYTES,
-) -> list[str]:
-    """Writes whole tensors to `name`, or above `max_bytes` to several files with a Hugging Face index beside them, and
-    returns the names of all.
+) -> dict[str, str]:
+    """Writes whole tensors to `name`, or above `max_bytes` to several files with a Hugging Face index beside them;
+    returns, in each process, the digests of the files with tensors by name.
 
-    `tensor` is asked for each in turn, by every process if several hold its rows; `here` says who writes. At most one
-    file's tensors are held at a time. `sizes` are in bytes; a file of one tensor may be larger than `max_bytes`.
+    `tensor` is asked for each in turn, by every process if several hold its rows. The processes of the first machine
+    take turns at the files, and each writes and reads its last one while the next is asked for: it holds at most two
+    files' tensors. `sizes` are in bytes; a file of one tensor may be larger than `max_bytes`. Where one process cannot
+    write, all raise.
     """
-    from safetensors.torch import save_file  # noqa: PLC0415
-
     groups = _groups(sizes, max_bytes)
     stem = name.removesuffix(".safetensors")
-    index: dict[str, str] = {}
-    for i, group in enumerate(groups, 1):
-        file = name if len(groups) == 1 else f"{stem}-{i:05d}-of-{len(groups):05d}.safetensors"
-        tensors: dict[str, Tensor] = {}
-        for key in group:
-            whole = tensor(key)
-            if here:
-                tensors[key] = whole.detach().cpu().contiguous()
-        index |= dict.fromkeys(group, file)
-        if here:
-            save_file(tensors, folder / file, metadata)
-    files = sorted(set(index.values()))
-    if len(groups) == 1:
-        return files
-    if here:
+    files = [name]
+    if len(groups) > 1:
+        files = [f"{stem}-{i:05d}-of-{len(groups):05d}.safetensors" for i in range(1, len(groups) + 1)]
+    written: dict[str, Future[str]] = {}
+
+    def write(path: Path, tensors: Mapping[str, Tensor]) -> str:
+        try:
+            write_tensors(path, tensors, metadata)
+        except OSError as e:
+            e.filename = e.filename or str(path)
+            raise
+        return sha256_file(path)
+
+    with ThreadPoolExecutor(1) as pool:
+        for i, (file, group) in enumerate(zip(files, groups, strict=True)):
+            mine = world.rank == i % world.local_size
+            tensors: dict[str, Tensor] = {}
+            for key in group:
+                whole = tensor(key)
+                if mine:
+                    tensors[key] = whole.detach().cpu()
+            if mine:
+                wait(written.values())
+                written[file] = pool.submit(write, folder / file, tensors)
+        parts = world.each(lambda: {file: digest.result() for file, digest in written.items()})
+    if len(groups) > 1 and world.rank == 0:
+        index = {key: file for file, group in zip(files, groups, strict=True) for key in group}
         content = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": index}
         (folder / f"{name}.index.json").write_text(json.dumps(content, indent=2, sort_keys=True) + "\n")
-    return [*files, f"{name}.index.json"]
+    return {file: digest for part in parts for file, digest in part.items()}
 
 
 def _groups(sizes: Mapping[str, int], max_bytes: int) -> list[list[str]]:

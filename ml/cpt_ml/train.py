@@ -21,10 +21,9 @@ from torch import Tensor
 
 from cpt_ml import contract, numerics
 from cpt_ml.adamw import AdamW, OptimizerSettings
-from cpt_ml.amendments import Amendment, check_ledger
+from cpt_ml.amendments import Amendment
 from cpt_ml.checkpoint_chain import CheckpointChain
 from cpt_ml.divergence import GuardSettings, LossWatch, UnfitStep
-from cpt_ml.durable_files import files_under, link_or_copy
 from cpt_ml.errors import BadRequest, Diverged, JobFailure, Orphaned, Paused, Stopped
 from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
@@ -32,28 +31,25 @@ from cpt_ml.llama import Llama, load_llama
 from cpt_ml.mfu import measure_against, memory_peak_bytes
 from cpt_ml.nll import sent
 from cpt_ml.parallel import IMPORTED, build_sharded, micro_steps, open_world, set_last_micro_step, share_of
-from cpt_ml.phase_validation import PhaseValidation, best_of
+from cpt_ml.phase_end import finish_phase
+from cpt_ml.phase_validation import PhaseValidation
 from cpt_ml.plan_documents import documents_between
 from cpt_ml.saving import Saver
 from cpt_ml.schedule import Schedule, step_learning_rate
 from cpt_ml.special_tokens import tokenizer_file, vocabulary_size
-from cpt_ml.store import ArtifactRef, Attempt, Json
+from cpt_ml.store import ArtifactRef, Json
 from cpt_ml.tensor_files import split_files
 from cpt_ml.token_stream import TokenStream, targets_within
 from cpt_ml.train_state import (
-    MODEL,
     OPTIMIZER,
     SaveRhythm,
     TrainState,
     check_folder,
-    read_folder_amendments,
     read_folder_steps,
     restore_tensors,
-    write_folder,
-    write_saved_model,
 )
-from cpt_ml.validation import ValidationSettings, write_measurement
-from cpt_ml.weights import copy_companions, weight_files, weights_sha256
+from cpt_ml.validation import ValidationSettings
+from cpt_ml.weights import weight_files
 from cpt_ml.world import World, agreed_reason, stop_flags
 
 # what several processes need: imported before they are forked (job.py)
@@ -151,12 +147,13 @@ def run(job: Job) -> None:
         device,
     )  # fmt: skip
     _train(job, request, stream, state, chain, validation, micro_batch, device)
-    _finish(job, request, state, chain, validation, start_folder)
+    finish_phase(job, request, state, chain, validation, start_folder)
 
 
 def verified_folder(job: Job, world: World, ref: ArtifactRef) -> Path:
     """A folder whose digests one process of each machine has verified."""
-    verified = world.each(lambda: job.store.folder(ref) if world.local_rank == 0 else None)
+    tell = job.tell_of("load", "files")
+    verified = world.each(lambda: job.store.folder(ref, tell) if world.local_rank == 0 else None)
     folder = verified[world.rank - world.local_rank]
     assert folder is not None
     return folder
@@ -489,93 +486,3 @@ def count_targets(request: TrainRequest, stream: TokenStream, first: int, count:
         return count * request.sequence_tokens
     documents_BT = stream.documents(first, count, request.sequence_tokens)
     return max(1, int((documents_BT[:, 1:] == documents_BT[:, :-1]).sum()))
-
-
-def _finish(  # noqa: PLR0917
-    job: Job,
-    request: TrainRequest,
-    state: TrainState,
-    chain: CheckpointChain,
-    validation: PhaseValidation,
-    start_folder: Path,
-) -> None:
-    """Validates and commits; a crash in here costs no training, the last checkpoint is at the phase's end."""
-    attempt, world = job.attempt(), state.world
-    rows = validation.score()
-    best = None
-    job.say("write")
-    if request.validate_every_steps is not None:
-        state.note_validation(world.share(validation.line(rows)))
-        validation.check(state.validations)
-        best = best_of(state.validations)
-        if best["step"] < state.step:
-            saved = chain.validated(best["step"])
-            if world.rank == 0:
-                folder = attempt.path(f"best/{MODEL}").parent
-                write_saved_model(folder, saved, state)
-                copy_companions(start_folder, folder, "float32")
-    model, checkpoint = (attempt.path(f"{name}/{MODEL}").parent for name in ("model", "checkpoint"))
-    write_folder(model, state, optimizer=False)
-    write_folder(checkpoint, state, optimizer=True)
-    if world.rank == 0:
-        copy_companions(start_folder, model, "float32")
-        for path in files_under(model):
-            link_or_copy(path, checkpoint / path.name)
-        job.say("commit")
-        _commit(job, request, state, attempt, write_measurement(rows, attempt), best, start_folder)
-    world.share(None)
-
-
-def _commit(  # noqa: PLR0917
-    job: Job,
-    request: TrainRequest,
-    state: TrainState,
-    attempt: Attempt,
-    measurement: Json,
-    best: Json | None,
-    start_folder: Path,
-) -> None:
-    # no restarts or times in here: the folder's digest is part of the next phase's fingerprint
-    saved: Json = {"format": "cpt-train-state/1", "fingerprint": job.fingerprint, "planSha256": request.plan.sha256,
-             "tokenizerSha256": request.tokenizer.sha256, "step": state.step, "tokens": state.tokens,
-             "optimizerSteps": state.optimizer.steps}  # fmt: skip
-    before = read_folder_amendments(start_folder) if isinstance(request.start, FromCheckpoint) else []
-    if skipped := [*before, *({"planSha256": request.plan.sha256, **a} for a in state.amendments.to_json())]:
-        saved["amendments"] = skipped
-    attempt.path("checkpoint/state.json").write_text(json.dumps(saved, indent=1) + "\n", encoding="utf-8")
-    curve = b"".join(job.store.entry(s).read_bytes() for s in state.saved_lines("curve"))
-    attempt.path("curve.jsonl").write_bytes(curve)
-    lines = [json.loads(line) for line in curve.splitlines()]
-    check_ledger(lines, state.amendments, request.token_budget, request.global_batch_tokens)
-    losses = [line["loss"] for line in lines if "loss" in line]
-    if not losses:
-        raise Diverged(f"train: not one step of the phase was trained, all were skipped: {state.amendments.to_json()}")
-    model = attempt.folder_ref("model/")
-    job.commit(
-        attempt,
-        {
-            "model": model,
-            "checkpoint": attempt.folder_ref("checkpoint/"),
-            "curve": attempt.ref("curve.jsonl"),
-            "tokens": state.tokens,
-            "steps": state.step,
-            "finalLoss": losses[-1],
-            "weightsSha256": weights_sha256(attempt.folder / "model"),
-            "restarts": state.restarts,
-            "tokensPerSecond": state.tokens / max(state.train_seconds, 1e-9),
-            "measurement": measurement,
-            **({"amendments": state.amendments.to_json()} if request.guard else {}),
-            **(_validated(job, state, attempt, best, model) if best else {}),
-        },
-    )
-
-
-def _validated(job: Job, state: TrainState, attempt: Attempt, best: Json, model: Json) -> Json:
-    """What a phase that was validated on its way adds to the result."""
-    before = b"".join(job.store.entry(s).read_bytes() for s in state.saved_lines("validation"))
-    attempt.path("validation.jsonl").write_bytes(before + b"".join(state.measured))
-    of_best = model if best["step"] == state.step else attempt.folder_ref("best/")
-    return {
-        "validations": attempt.ref("validation.jsonl"),
-        "best": {**{k: best[k] for k in ("step", "tokens", "nllPerToken")}, "model": of_best},
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from cpt_ml.amendments import Amendments, trained_losses
 from cpt_ml.checkpoint_chain import Checkpoint
 from cpt_ml.divergence import LossWatch, UnfitStep
 from cpt_ml.errors import BadRequest
+from cpt_ml.in_threads import Tell, tell_nobody
 from cpt_ml.llama import Llama
 from cpt_ml.parallel import local, whole
 from cpt_ml.store import Attempt, Json
@@ -181,33 +183,41 @@ def write_model(path: Path, model: Llama) -> None:
     save_file({n: p.detach().cpu().contiguous() for n, p in model.named_parameters()}, path, {"format": "pt"})
 
 
-def write_folder(folder: Path, state: TrainState, optimizer: bool, max_bytes: int = FILE_BYTES) -> None:
+def write_folder(
+    folder: Path, state: TrainState, optimizer: bool, tell: Tell = tell_nobody, max_bytes: int = FILE_BYTES
+) -> dict[str, str]:
     """Writes the whole model, or the whole optimizer with RNG, as Hugging Face names it, in files of at most
-    `max_bytes`. All processes take part, one parameter at a time; the first one writes."""
+    `max_bytes`, and returns their digests by name. All processes take part, one parameter at a time."""
     named: dict[str, Any] = dict(state.model.named_parameters())
-    here = state.world.rank == 0
+    asked = itertools.count(1)
     if not optimizer:
         sizes = sizes_of((n, p.shape) for n, p in named.items())
-        write_split(
-            folder, MODEL, sizes, lambda n: whole(local(named[n]).detach(), named[n]), here, max_bytes=max_bytes
-        )
-        return
+
+        def weight(name: str) -> Tensor:
+            tell(next(asked), len(sizes))
+            return whole(local(named[name]).detach(), named[name])
+
+        return write_split(folder, MODEL, sizes, weight, state.world, max_bytes=max_bytes)
     moments, rng = state.optimizer.state(), rng_states()
     shapes = [(n, named[n.split(".", 1)[1]].shape) for n in moments]
     sizes = sizes_of(shapes) | {n: t.numel() for n, t in rng.items()}
 
-    def tensor(name: str) -> Tensor:
+    def moment(name: str) -> Tensor:
+        tell(next(asked), len(sizes))
         return rng[name] if name in rng else whole(moments[name], named[name.split(".", 1)[1]])
 
-    write_split(folder, OPTIMIZER, sizes, tensor, here, metadata=None, max_bytes=max_bytes)
+    return write_split(folder, OPTIMIZER, sizes, moment, state.world, metadata=None, max_bytes=max_bytes)
 
 
-def write_saved_model(folder: Path, checkpoint: Checkpoint, state: TrainState) -> None:
+def write_saved_model(
+    folder: Path, checkpoint: Checkpoint, state: TrainState, max_bytes: int = FILE_BYTES
+) -> dict[str, str]:
     """Writes the whole model that a verified checkpoint of the phase holds, with the bytes that write_folder would have
-    written at its step. One process does."""
+    written at its step, and returns the digests of its files. One process does."""
     rows = TensorRows(parts_of(checkpoint.paths, MODEL))
     shapes = {n: rows.shape(n) for n, _ in state.model.named_parameters()}
-    write_split(folder, MODEL, sizes_of(shapes.items()), lambda n: rows.read(n, range(shapes[n][0])), True)
+    sizes = sizes_of(shapes.items())
+    return write_split(folder, MODEL, sizes, lambda n: rows.read(n, range(shapes[n][0])), max_bytes=max_bytes)
 
 
 def rng_states() -> dict[str, Tensor]:

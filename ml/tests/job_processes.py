@@ -53,8 +53,8 @@ class Processes:
     def start(self, job: Job, failpoints: Path | None = None, setup: str = "") -> int:
         """Forks the job; `failpoints` is its folder of them, `setup` (`module:word`) what it calls first."""
         (job.folder / "request.json").write_text(json.dumps(job.spec))
-        paths = [job.folder / "request.json", job.folder / "result.json", *([failpoints] if failpoints else [])]
-        return self.ask(" ".join([job.stage, *map(str, paths), *([setup] if setup else [])]))
+        words = [job.stage, job.folder / "request.json", job.folder / "result.json", failpoints or "-"]
+        return self.ask(" ".join(map(str, [*words, *([setup] if setup else [])])))
 
     def wait(self, pid: int) -> int:
         """How the job ended: its exit code, minus a signal."""

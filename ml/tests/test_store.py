@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from pathlib import Path
@@ -10,11 +11,14 @@ import pytest
 from conftest import Place, Workbench, fingerprint
 from put_race import race
 
-from cpt_ml.checkpoint_chain import CheckpointChain
-from cpt_ml.durable_files import link_or_copy
+from cpt_ml.checkpoint_chain import CheckpointChain, files_to_verify
+from cpt_ml.durable_files import link_or_copy, sha256_file
 from cpt_ml.errors import BadRequest, StoreCorrupt, Superseded
+from cpt_ml.in_threads import in_threads
 from cpt_ml.job import Job
 from cpt_ml.store import Attempt, Json, commit_key
+from cpt_ml.tensor_files import part_name
+from cpt_ml.world import World
 
 REQUEST = {"work": 1}
 FINGERPRINT = fingerprint("work", REQUEST)
@@ -110,6 +114,57 @@ def test_a_commit_makes_files_readable_and_nothing_does_before_it(bench: Workben
     model = job.store.folder(folder)
     assert sorted(p.relative_to(model).as_posix() for p in model.rglob("*")) == ["deep", "deep/config", "weights"]
     assert (model / "weights").read_bytes() == b"rowsrows"
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_file_is_read_for_its_digest_once_by_all_its_names(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    job, read, told = attempt_at(bench, 1), list[str](), list[tuple[int, int]]()
+    job.store.threads = threads
+    digest = sha256_file
+
+    def spied(path: Path) -> str:
+        read.append(path.name)
+        return digest(path)
+
+    def tell(done: int, total: int) -> None:
+        told.append((done, total))
+
+    monkeypatch.setattr("cpt_ml.store.sha256_file", spied)
+    attempt = written(job)
+    attempt.tell = tell
+    link_or_copy(attempt.path("model/weights"), attempt.path("again/weights"))
+    attempt.path("given").write_bytes(b"given")
+    attempt.know(attempt.folder, {"given": digest(attempt.path("given"))})
+    folders = [attempt.folder_ref(f"{name}/") for name in ("model", "again")]
+    record = job.commit(attempt, {"rows": attempt.ref("rows.json")})
+    assert sorted(read) == ["config", "rows.json", "weights"]
+    names = ["again/weights", "given", "model/deep/config", "model/weights", "rows.json"]
+    assert {f["name"]: f["sha256"] for f in record["files"]} == {n: digest(attempt.path(n)) for n in names}
+    assert [job.store.folder(f).name for f in folders] == ["model", "again"]
+    assert told[:2] == [(1, 2), (2, 2)]
+    assert told[-5:] == [(n, 5) for n in range(1, 6)]
+    attempt.path("rows.json").write_bytes(b"other rows")
+    assert attempt.ref("rows.json")["sha256"] == digest(attempt.path("rows.json"))
+
+
+def test_work_in_threads_is_told_in_order_and_stops_at_the_first_failure() -> None:
+    begun = list[int]()
+
+    def work(n: int) -> int:
+        begun.append(n)
+        if n == 3:
+            raise BadRequest("the third")
+        hashlib.sha256(bytes(1 << 22))
+        return n * n
+
+    for threads in (1, 3):
+        assert in_threads(work, [1, 2, 4, 5], threads) == [1, 4, 16, 25]
+        begun.clear()
+        with pytest.raises(BadRequest, match="the third"):
+            in_threads(work, [3, *range(4, 1000)], threads)
+        assert len(begun) < 996
 
 
 def test_the_loser_of_a_commit_reads_the_winners_record_and_both_kept_to_their_own_files(
@@ -345,6 +400,31 @@ def test_a_save_that_fails_takes_its_own_files_away_and_leaves_the_checkpoint_be
     assert not list(chain.attempt.folder.rglob("000-000002/*"))
     save(chain, 2)
     assert [Path(k).stem for k in records(place)] == ["000-000001", "000-000002"]
+
+
+def test_processes_share_the_verifying_of_a_checkpoint_and_each_machine_has_verified_what_it_loads() -> None:
+    def files_of(parts: int) -> list[Json]:
+        names = [
+            part_name(stem, n, parts) for stem in ("model.safetensors", "optimizer.safetensors") for n in range(parts)
+        ]
+        return [{"name": n} for n in [*names, "curve-00000010.jsonl"]]
+
+    def shares(parts: int, one_disk: bool, replicas: int = 1) -> list[set[str]]:
+        """What each of 4 processes, two on each of two machines, verifies."""
+        worlds = [World(rank, 4, rank % 2, 2, replicas) for rank in range(4)]
+        return [{f["name"] for f in files_to_verify(files_of(parts), w, one_disk)} for w in worlds]
+
+    def names_of(n: int, parts: int) -> set[str]:
+        return {part_name(f"{stem}.safetensors", n, parts) for stem in ("model", "optimizer")}
+
+    curve = {"curve-00000010.jsonl"}
+    assert shares(4, True) == [names_of(n, 4) | (curve if n % 2 == 0 else set[str]()) for n in range(4)]
+    assert shares(2, True, replicas=2) == [names_of(n % 2, 2) | (curve if n % 2 == 0 else set[str]()) for n in range(4)]
+    # on an object store, or from another number of processes, each machine fetches and verifies all of it
+    for parts, one_disk in ((4, False), (2, True), (1, True)):
+        of = shares(parts, one_disk)
+        assert of[0] | of[1] == of[2] | of[3] == {f["name"] for f in files_of(parts)}
+        assert of[0] & of[1] == set()
 
 
 def test_a_second_name_of_a_file_costs_no_bytes_or_is_a_copy_where_the_disk_cannot_link(tmp_path: Path) -> None:

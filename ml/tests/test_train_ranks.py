@@ -13,15 +13,21 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import Workbench
+from safetensors.torch import load_file
 from test_train_divergence import GUARD, LOADED, gibberish, loaded_model, make_poisoned
 from test_train_kills import DEADLINE_SECONDS, Processes, Run
 from tiny import make_plan, make_validation, train_request
 
 from cpt_ml.amendments import Amendments, check_ledger
+from cpt_ml.durable_files import sha256_file
 from cpt_ml.parallel import IMPORTED
 from cpt_ml.ranks import Ending, tell_ending, told_ending
 from cpt_ml.store import Json
+from cpt_ml.tensor_files import split_files
+from cpt_ml.train_state import OPTIMIZER
+from cpt_ml.weights import weights_sha256
 
 STEPS = 12
 BUDGET = 128 * STEPS
@@ -332,6 +338,66 @@ def test_of_ranks_that_others_started_the_one_that_tells_its_cause_is_believed(t
     telling.start()
     assert told_ending(tmp_path, 4, DEADLINE_SECONDS) == cause
     telling.join()
+
+
+# --- what a phase leaves, in many files ---
+
+
+def leave_small_files(run: Run) -> list[list[str]]:
+    """One attempt that leaves files of at most 3000 bytes; the names of those that each process wrote, by rank."""
+    job = run.attempt()
+    assert run.processes.wait(run.processes.start(job, setup="small_files:3000")) == 0
+    return [(job.folder / f"written-{rank}").read_text().split() for rank in (0, 1)]
+
+
+def test_processes_take_turns_at_the_files_that_a_phase_leaves(run: Run) -> None:
+    written = leave_small_files(run)
+    job, result = run.attempts[-1], run.result()
+    record = job.store.record(job.fingerprint)
+    names = [f["name"] for f in record["files"]]
+    for stem in ("model/model-", "checkpoint/optimizer-"):
+        found = [n for n in names if n.startswith(stem)]
+        assert len(found) > 4
+        assert [[n for n in of if n.startswith(stem)] for of in written] == [found[0::2], found[1::2]]
+    for entry in record["files"]:
+        assert sha256_file(job.store.backend.local(entry["path"])) == entry["sha256"], entry["name"]
+    folders = [job.store.folder(result[name]) for name in ("model", "checkpoint")]
+    assert result["weightsSha256"] == run.undisturbed["weightsSha256"]
+    assert [weights_sha256(f) for f in folders] == [result["weightsSha256"]] * 2
+    kept = folders[1]
+    forget_commits(run)
+    assert run.finish() == 0
+    assert run.is_undisturbed()
+    whole = run.attempts[-1].store.folder(run.result()["checkpoint"])
+    moments = [{n: t for p in split_files(f, OPTIMIZER) for n, t in load_file(p).items()} for f in (kept, whole)]
+    assert moments[0].keys() == moments[1].keys()
+    assert all(torch.equal(moments[0][n], moments[1][n]) for n in moments[0])
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_disk_that_is_full_for_one_process_at_a_phases_end_is_told_by_all_and_costs_no_training(
+    run: Run, rank: int
+) -> None:
+    name = next(n for n in leave_small_files(run)[rank] if n.startswith("checkpoint/optimizer-"))
+    forget_commits(run)
+    job = run.attempt()
+    full = job.attempt().path(name)
+    full.symlink_to("/dev/full")
+    assert run.processes.wait(run.processes.start(job, setup="small_files:3000")) == 1
+    end = end_of(run)
+    assert (end["endClass"], end["type"]) == ("failed", "DiskFull")
+    assert str(full) in end["message"]
+    assert ("rank 1" in end["message"]) == (rank == 1)
+    assert nobody_is_left(run)
+    assert run.finish() == 0
+    assert [r["step"] for r in run.result()["restarts"]] == [STEPS]
+    assert run.is_undisturbed()
+
+
+def forget_commits(run: Run) -> None:
+    """The phase is at its last checkpoint, and has left nothing yet."""
+    fingerprint = run.attempts[-1].fingerprint
+    (run.bench.folder / "store" / "commits" / fingerprint[:2] / f"{fingerprint}.json").unlink()
 
 
 # --- told to leave at an awkward moment ---

@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 from tiny import make_model, make_plan, train_request
 
 from cpt_ml.adamw import AdamW, OptimizerSettings
+from cpt_ml.durable_files import sha256_file
 from cpt_ml.errors import BadRequest
 from cpt_ml.llama import load_llama
-from cpt_ml.tensor_files import split_files, write_split
+from cpt_ml.tensor_files import split_files, write_split, write_tensors
 from cpt_ml.train_state import MODEL, OPTIMIZER, TrainState, read_folder_steps, restore_tensors, write_folder
 from cpt_ml.weights import (
     INDEX,
@@ -37,9 +38,10 @@ def sharded(source: Path, target: Path, max_bytes: int = 4000) -> list[str]:
     target.mkdir(parents=True, exist_ok=True)
     tensors = read_weights(source)
     sizes = {n: t.numel() * t.element_size() for n, t in tensors.items()}
-    names = write_split(target, "model.safetensors", sizes, tensors.__getitem__, here=True, max_bytes=max_bytes)
+    digests = write_split(target, "model.safetensors", sizes, tensors.__getitem__, max_bytes=max_bytes)
+    assert digests == {name: sha256_file(target / name) for name in digests}
     shutil.copy(source / "config.json", target)
-    return names
+    return [*digests, INDEX]
 
 
 @pytest.fixture
@@ -69,6 +71,22 @@ def test_a_model_in_many_files_is_the_model_in_one(workbench: Workbench, tmp_pat
         assert torch.equal(load_llama(target)(ids), expected)
         theirs: Any = LlamaForCausalLM.from_pretrained(target, dtype=torch.float32)
         torch.testing.assert_close(theirs(ids).logits, expected, atol=2e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_file_that_we_write_has_the_bytes_that_the_library_gives_it(
+    source: Path, tmp_path: Path, dtype: torch.dtype
+) -> None:
+    tensors = {n: t.to(dtype) for n, t in read_weights(source).items()}
+    tensors['ünïcode "name"'] = torch.zeros(3, dtype=dtype)
+    write_tensors(tmp_path / "ours", dict(reversed(tensors.items())), {"format": "pt"})
+    save_file(tensors, tmp_path / "theirs", {"format": "pt"})
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "theirs").read_bytes()
+    mixed = {"b": torch.arange(5, dtype=torch.uint8), "a": torch.tensor(2.5), "none": torch.empty(0, 3)}
+    write_tensors(tmp_path / "mixed", mixed)
+    found = load_file(tmp_path / "mixed")
+    assert found.keys() == mixed.keys()
+    assert all(torch.equal(found[n], t) and found[n].dtype == t.dtype for n, t in mixed.items())
 
 
 @pytest.mark.parametrize("tied", [True, False])

@@ -2,8 +2,8 @@
 
 Importing torch costs seconds, so kill tests would take minutes with a cold process each. Nothing is computed here
 before a fork: a child that inherits a running OpenMP pool hangs. Answers `<pid>` to `<stage> <request> <result>`, and
-`<wait status>` to `wait <pid>`. A fourth word is the job's folder of failpoints; a fifth (`module:word`) a module whose
-`setup(word, job folder)` the job calls first. What a job says goes to `log.jsonl` in its folder.
+`<wait status>` to `wait <pid>`. A fourth word is the job's folder of failpoints (`-`: none); a fifth (`module:word`) a
+module whose `setup(word, job folder)` the job calls first. What a job says goes to `log.jsonl` in its folder.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def _run(stage: str, request: str, result: str, failpoints: str = "", setup: str
             os.dup2(log.fileno(), 1)
             os.dup2(log.fileno(), 2)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)  # whoever asks a zygote that is gone is to see it
-        if failpoints:
+        if failpoints not in {"", "-"}:
             os.environ["CPT_FAILPOINTS"] = failpoints
         if setup:
             name, word = setup.split(":")
