@@ -34,7 +34,7 @@ const serverWith = (workflows: Record<string, { status: string; firstRunId?: str
 
 const stopped: string[] = []
 beforeEach(() => void stopped.splice(0))
-const runnerSaying = (state: JobState) => ({ local: { name: 'local' as const, look: () => Promise.resolve(state), submit: () => Promise.resolve(), stop: (job: JobFolder) => Promise.resolve(void stopped.push(job.path)) } })
+const runnerSaying = (state: JobState) => ({ local: { name: 'local' as const, look: () => Promise.resolve(state), submit: () => Promise.resolve(), dumpStacks: () => Promise.resolve(), stop: (job: JobFolder) => Promise.resolve(void stopped.push(job.path)) } })
 const running: JobState = { state: 'running', beat: null }
 
 const asked = async (workflowId: string, { job = 'a', namespaceId = 'ns-1', named = true } = {}): Promise<JobFolder> => {

@@ -44,6 +44,7 @@ const fakeCluster = () => {
       jobs.set(job.path, { state: 'running', beat: null })
       return Promise.resolve()
     },
+    dumpStacks: () => Promise.resolve(),
     stop: (job) => {
       stopped.push(job.path)
       if (jobs.get(job.path)?.state === 'running') end(job.attempt, 'stopped')

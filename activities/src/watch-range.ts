@@ -118,7 +118,7 @@ const submit = async (deps: Deps, work: RangeWork, { job, runner, placement }: A
 const stopStuck = async (deps: Deps, work: RangeWork, { job, runner }: Attempt, how: string): Promise<void> => {
   deps.log.warn({ key: work.key, attempt: job.attempt }, `${how}: stopping the job`)
   await appendFile(join(job.path, 'log.jsonl'), `${how}: the stacks of its processes follow, then it is stopped\n`)
-  await runner.dumpStacks?.(job)
+  await work.live.beating(() => runner.dumpStacks(job))
   await writeFile(join(job.path, stuckMark), '')
   await work.live.beating(() => runner.stop(job, stopGraceMs))
 }

@@ -3,7 +3,8 @@
 `python -m cpt_ml <stage> --request request.json --result result.json` is the whole interface. Beside request.json
 live `started.json` (created only if absent: the attempt's first act), `beat.json`, `lease` (a counter that whoever
 watches the job raises), `pulse` (a counter that the job raises while it lives), `stop` (present: save and leave, within
-as many milliseconds as it says), `pause` (present: leave at the next commit) and `end.json`, each described in
+as many milliseconds as it says), `pause` (present: leave at the next commit), `stacks` (a word: each process writes
+where it stands to the log, and then the word to `stacks-<rank>`) and `end.json`, most of them described in
 contracts/src/job.ts.
 
 A stage whose module says PARALLEL runs as `placement.processesPerNode` processes (ranks.py), or as those that torchrun
@@ -22,6 +23,7 @@ import json
 import math
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -247,6 +249,7 @@ class Job:
         lease, stop = self.folder / "lease", self.folder / "stop"
         seen, since = self._read(lease), time.monotonic()
         leave_by, asked = math.inf, False
+        told = b""
         for pulse in itertools.count():
             if self.rank == 0:
                 with contextlib.suppress(OSError):  # a full disk must not end the watch
@@ -255,6 +258,8 @@ class Job:
             clock = time.monotonic()
             if clock > leave_by:
                 self._leave_by_force()
+            if (word := self._read(self.folder / "stacks")) not in {b"", told}:
+                self._tell_stacks(told := word)
             if not asked and stop.exists():
                 # who asks from another host cannot make this process leave: it does so itself when the grace is over
                 grace_ms = self._read(stop).strip()
@@ -272,6 +277,13 @@ class Job:
             # a scheduler has a time limit of its own, with a signal before it
             if self.placement.get("runner") == "local" and clock - self._started > limit and self._stop_reason is None:
                 self._stop_reason = "time-limit"
+
+    def _tell_stacks(self, word: bytes) -> None:
+        """For who asks from another host: SIGUSR1 does not get here from there."""
+        with contextlib.suppress(OSError):
+            print(f"rank {self.rank} (process {os.getpid()} on {socket.gethostname()}) stands here:", file=sys.stderr)
+            faulthandler.dump_traceback(all_threads=True)
+            replace_file(self.folder / f"stacks-{self.rank}", word)
 
     def _leave_by_force(self) -> None:
         """The stage does not listen, and nobody may be left to end it: this process ends itself and its group."""

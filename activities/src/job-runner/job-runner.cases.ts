@@ -1,3 +1,5 @@
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { JobRequest, PlacementInput } from '@cpt/contracts/job'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { JobFolder, JobRunner, JobState } from './job-runner.ts'
@@ -182,6 +184,20 @@ export const jobRunnerCases = (name: string, open: () => Promise<RunnerBench>): 
       await bench.successor().stop(job, 20_000)
       expect(await bench.processes(job)).toEqual([])
       expect((await reach(job, hasEnded)).end).toMatchObject({ endClass: 'stopped', type: 'Stopped' })
+    })
+
+    test('has each process of a job that stands still tell where, and lets it go on', async () => {
+      const job = await startMany('deaf', 2)
+      const pids = await allRunning(job, 2)
+      await bench.runner.dumpStacks(job)
+      await vi.waitFor(async () => {
+        const log = await readFile(join(job.path, 'log.jsonl'), 'utf8')
+        for (const rank of [0, 1]) expect(log).toMatch(new RegExp(`rank ${rank} \\(process (${pids.join('|')})`))
+        expect(log.match(/case_stage\.py", line \d+ in run/g)).toHaveLength(2)
+        expect(log).not.toContain('did not answer')
+      }, { timeout: 10_000 })
+      expect((await bench.runner.look(job)).state).toBe('running')
+      expect((await bench.processes(job)).sort()).toEqual(pids.sort())
     })
 
     test('ends a job of which one process fails, with what that one says', async () => {

@@ -34,8 +34,8 @@ export interface JobRunner {
   look(job: JobFolder): Promise<JobState>
   /** Asks the job to save and leave, then makes it; returns when nothing of it is left. */
   stop(job: JobFolder, graceMs: number): Promise<void>
-  /** Has a job that stands still write the stacks of its threads to its log, where the runner can. */
-  dumpStacks?(job: JobFolder): Promise<void>
+  /** Has each process of a job that stands still write the stacks of its threads to the job's log; one that cannot is named there. */
+  dumpStacks(job: JobFolder): Promise<void>
 }
 
 /** The machine could not start a process; trying again may help once the cause is mended. */

@@ -60,7 +60,7 @@ const openBench = async ({ warm }: { warm: boolean }): Promise<LocalBench> => {
     store,
     runner: runner(),
     successor: runner,
-    on: (host) => localRunner({ ...settings, warm: null, host, marginMs: 500 }),
+    on: (host) => localRunner({ ...settings, warm: null, host, marginMs: 500, stacksPatienceMs: 3_000 }),
     submitFromDeadWorker: async (job, request, host = hostname()) => {
       if (warm) {
         await runner().submit(job, request)
@@ -69,7 +69,7 @@ const openBench = async ({ warm }: { warm: boolean }): Promise<LocalBench> => {
         for (const name of records) signalProcess((await startedOf(join(parents, name)))!.pid, 'SIGKILL')
         return
       }
-      const worker = spawn('sh', ['-c', 'setsid "$0" -m cpt_ml case --request "$1/request.json" --result "$1/result.json" &', stand, job.path], { cwd: ml, env: { ...settings.env, CPT_HOST: host }, stdio: 'ignore' })
+      const worker = spawn('sh', ['-c', 'setsid "$0" -m cpt_ml case --request "$1/request.json" --result "$1/result.json" 2>>"$1/log.jsonl" &', stand, job.path], { cwd: ml, env: { ...settings.env, CPT_HOST: host }, stdio: 'ignore' })
       await once(worker, 'exit')
     },
     newJob: async (does, { leaseSeconds = 600, placement = {} } = {}) => {
@@ -225,7 +225,7 @@ describe('a job of this machine', { timeout: 90_000 }, () => {
     const { job, request } = await bench.newJob('deaf')
     await bench.runner.submit(job, request)
     await beating(bench.runner, job)
-    await bench.runner.dumpStacks!(job)
+    await bench.runner.dumpStacks(job)
     await vi.waitFor(async () => expect(await logOf(job)).toMatch(/most recent call first[^]*case_stage\.py", line \d+ in run/), { timeout: 10_000 })
     expect((await bench.runner.look(job)).state).toBe('running')
   })
@@ -236,7 +236,7 @@ describe('a job of this machine', { timeout: 90_000 }, () => {
     await beating(bench.runner, job)
     for (const pid of await bench.processes(job)) signalProcess(pid, 'SIGSTOP')
     await vi.waitFor(async () => {
-      await bench.runner.dumpStacks!(job)
+      await bench.runner.dumpStacks(job)
       expect(await logOf(job)).toContain('the process is halted')
     }, { timeout: 10_000 })
     await bench.runner.stop(job, 100)
@@ -319,6 +319,17 @@ describe('two hosts that share a work folder', { timeout: 120_000 }, () => {
     await vi.waitFor(async () => expect(await bench.processes(job)).toEqual([]), { timeout: 30_000, interval: 50 })
     expect(await bench.committed(job)).toBeNull()
     expect((await reach(here, job, 'ended')).end).toMatchObject({ endClass: 'vanished' })
+  })
+
+  test('have each other’s jobs tell where they stand, and say so of one that is halted', async () => {
+    const job = await startThere('deaf', 600)
+    await beating(here, job)
+    await here.dumpStacks(job)
+    expect(await logOf(job)).toMatch(/rank 0 \(process \d+ on [^)]+\) stands here:\n[^]*case_stage\.py", line \d+ in run/)
+    for (const pid of await bench.processes(job)) signalProcess(pid, 'SIGSTOP')
+    await here.dumpStacks(job)
+    expect(await logOf(job)).toMatch(/rank 0 did not answer in 3 s: halted, gone, or in a call that lets no other thread run\n$/)
+    await bench.kill(job)
   })
 
   test('stop each other’s jobs: the job reads that it is not wanted, saves and leaves', async () => {

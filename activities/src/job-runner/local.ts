@@ -6,6 +6,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { Beat, exitClass } from '@cpt/contracts/job'
 import { z } from 'zod'
 import { distantJobs } from './distant-jobs.ts'
+import { askForStacks } from './far-stacks.ts'
 import { readEnd, readJson, writeEnd } from './job-files.ts'
 import { groupMembers, isAlive, isHalted, jobMembers, marked, oomKills, signalProcess, Started } from './process.ts'
 import type { WarmParent } from './warm-parent.ts'
@@ -23,6 +24,8 @@ export interface LocalRunnerSettings {
   host?: string
   /** How long after a lease has run out a silent job on another host is still waited for. */
   marginMs?: number
+  /** How long a job on another host may take to tell where it stands: it looks every second, and a shared disk shows files late. */
+  stacksPatienceMs?: number
 }
 
 /**
@@ -128,7 +131,9 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
     },
     async dumpStacks(job) {
       const started = await readJson(join(job.path, 'started.json'), Started)
-      if (started === null || started.host !== host || !(await isAlive(started))) return
+      if (started === null) return
+      if (started.host !== host) return await askForStacks(job, settings.stacksPatienceMs ?? 20_000)
+      if (!(await isAlive(started))) return
       const log = join(job.path, 'log.jsonl')
       const { pids } = (await readJson(join(job.path, 'ranks.json'), Ranks)) ?? { pids: [started.pid] }
       const living = await membersOf(job, started, started.pid)

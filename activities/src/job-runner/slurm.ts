@@ -5,6 +5,7 @@ import { Beat, type EndRecord, SchedulerState } from '@cpt/contracts/job'
 import { z } from 'zod'
 import { putFileIfAbsent } from '../artifact-store/local-disk.ts'
 import type { Config } from '../config.ts'
+import { askForStacks } from './far-stacks.ts'
 import { readEnd, readJson, writeEnd } from './job-files.ts'
 import { JobNotStarted, type JobFolder, type JobRunner, type JobState } from './job-runner.ts'
 import { addressOf, slurmCommand, type Row, type SlurmCommand } from './slurm-commands.ts'
@@ -32,6 +33,7 @@ const StartedBySlurm = z.object({ slurmJob: z.string().optional() })
 /** A submission may take as long as the scheduler likes; whoever asked for it goes on watching meanwhile. */
 const submitPatienceMs = 4_000
 const stopPatienceMs = 300_000
+const stacksPatienceMs = 10_000
 /** How long a job may take to leave once its end is on record, before the attempt that waits for it has it cancelled. */
 const leavingMs = 10_000
 
@@ -270,7 +272,9 @@ export const slurmRunner = ({ settings, run, python, mlDir, env }: SlurmRunnerOp
     await writeEnd(job, wasWaiting ? { endClass: 'stopped', message: 'stopped before it began', exitCode: null, signal: null } : { endClass: 'killed', message: 'it did not leave when told to, and was killed', exitCode: null, signal: 'SIGKILL' })
   }
 
-  return { name: 'slurm', submit, look, stop }
+  const dumpStacks: JobRunner['dumpStacks'] = (job) => askForStacks(job, stacksPatienceMs + settings.visibleWithinSeconds * 1000)
+
+  return { name: 'slurm', submit, look, stop, dumpStacks }
 }
 
 const isOpen = (s: Submission): boolean => s.state === 'intended' || s.state === 'submitted'
