@@ -2,6 +2,7 @@ import { stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { CptRunSpec, plannedTokens, type CptRunInput } from '@cpt/contracts/cpt-run'
 import { checkInput, type Problem } from '@cpt/contracts/parse-input'
+import { evaluationsOf } from '@cpt/contracts/training-time'
 import { z } from 'zod'
 import { askPython } from './ask-python.ts'
 import { pathUnderRoot } from './artifact-store/roots.ts'
@@ -30,6 +31,8 @@ export const deviceNames = Object.keys(devices) as [DeviceName, ...DeviceName[]]
 
 export const TrainingPlan = z.object({
   parameters: z.number(),
+  /** Rows of the embedding, with `base.tokenizer` those that it will have. */
+  vocabulary: z.number(),
   steps: z.number(),
   tokens: z.number(),
   globalBatchTokens: z.number(),
@@ -52,7 +55,11 @@ export const TrainingPlan = z.object({
   peakFlops: z.number().nullable(),
   assumedMfu: z.number(),
   tokensPerSecond: z.number().nullable(),
+  /** Of all training, with `evaluationHours`. */
   hours: z.number().nullable(),
+  /** How often the validation sets are scored, and how long that takes; 0 hours where nobody says how many tokens they have. */
+  evaluations: z.number(),
+  evaluationHours: z.number().nullable(),
 })
 export type TrainingPlan = z.infer<typeof TrainingPlan>
 
@@ -86,10 +93,12 @@ export interface Assumed {
   mfu: number
   /** The peak of one device in TFLOP/s, instead of `placement.train.peakTflops` or the one known by its name. */
   peakTflops: number | null
+  /** Tokens of the validation sets; null where that is not known. */
+  evaluationTokens: number | null
 }
 
 /** Memory, steps and time of a run's training, by ml/cpt_ml/memory_plan.py. Throws Unplannable, PythonFailed. */
-export const planTraining = async (config: Pick<Config, 'roots' | 'python' | 'home' | 'jobEnv'>, spec: CptRunSpec, { device, mfu, peakTflops }: Assumed): Promise<TrainingPlan> => {
+export const planTraining = async (config: Pick<Config, 'roots' | 'python' | 'home' | 'jobEnv'>, spec: CptRunSpec, { device, mfu, peakTflops, evaluationTokens }: Assumed): Promise<TrainingPlan> => {
   const { train: placement } = spec.placement
   const { activationCheckpointing: again = 'none', processesPerNode, gpusPerNode, memoryMiB } = placement
   const problems: Problem[] = []
@@ -99,10 +108,19 @@ export const planTraining = async (config: Pick<Config, 'roots' | 'python' | 'ho
     problems.push({ path: 'base.model', expected: 'a folder with a config.json', got: error.message })
     return ''
   })
+  const tokenizer = await tokenizerFile(config, spec).catch((error: unknown) => {
+    if (!(error instanceof UnknownPath)) throw error
+    problems.push({ path: 'base.tokenizer', expected: 'a tokenizer.json', got: error.message })
+    return null
+  })
   if (problems.length > 0) throw new Unplannable(problems)
-  return await askPython(config, 'memory_plan', {
+  const evaluations = evaluationsOf(spec)
+  const planned = await askPython(config, 'memory_plan', {
     model,
+    tokenizer,
+    vocabularyMultipleOf: spec.base.vocabularyMultipleOf ?? 1,
     tokens: plannedTokens(spec),
+    evaluatedTokens: evaluations * (evaluationTokens ?? 0),
     sequenceTokens: spec.training.sequenceTokens,
     globalBatchTokens: spec.training.globalBatchTokens,
     batchTokens: placement.batchTokens,
@@ -115,11 +133,20 @@ export const planTraining = async (config: Pick<Config, 'roots' | 'python' | 'ho
     assumedMfu: mfu,
     peakTflops: peakTflops ?? placement.peakTflops ?? null,
     documentMasking: spec.training.documentMasking ?? false,
-  }, TrainingPlan)
+  }, TrainingPlan.omit({ evaluations: true }))
+  return { ...planned, evaluations }
 }
 
 /** The device that a placement means where nobody says which. */
 export const usualDevice = ({ placement: { train } }: Pick<CptRunSpec, 'placement'>): DeviceName => (train.gpusPerNode > 0 ? 'h100' : 'cpu')
+
+const tokenizerFile = async (config: Pick<Config, 'roots'>, { base: { tokenizer } }: CptRunSpec): Promise<string | null> => {
+  if (tokenizer === undefined) return null
+  const file = await pathUnderRoot(config.roots, tokenizer)
+  const found = await stat(file).catch(() => null)
+  if (found?.isFile() !== true) throw new UnknownPath(`${tokenizer}: no file (looked at ${file})`)
+  return file
+}
 
 const modelFolder = async (config: Pick<Config, 'roots'>, uri: string): Promise<string> => {
   const folder = await pathUnderRoot(config.roots, uri.endsWith('/') ? uri : `${uri}/`)

@@ -128,6 +128,7 @@ program
   .addOption(new Option('--device <name>', 'kind of device (default: h100 where the placement has GPUs, else cpu)').choices(deviceNames))
   .addOption(new Option('--mfu <share>', 'utilisation of the peak to assume').argParser(share).default(0.4))
   .option('--peak-tflops <number>', 'peak of one device, instead of the one known by its name', teraflops)
+  .addOption(new Option('--evaluation-tokens <n>', 'tokens of the validation sets, so that evaluations are counted: the report of an earlier run tells them').argParser(positive))
   .option('--json', 'print JSON, sizes in bytes')
   .addOption(state())
   .addHelpText(

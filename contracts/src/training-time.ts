@@ -18,13 +18,11 @@ export const trainingTime = ({ plan, training, placement: { train } }: Pick<CptR
   const phases = plan.flatMap((stage) => Array.from({ length: stage.rounds }, () => {
     const steps = trainedTokensOf(stage, training.globalBatchTokens) / stage.rounds / training.globalBatchTokens
     const every = train.checkpointEverySteps ?? Math.min(Math.ceil(steps / 20), youngSteps)
-    // the last step is measured by the end of the phase
-    const evaluations = 1 + (training.validateEverySteps === undefined ? 0 : Math.floor((steps - 1) / training.validateEverySteps))
-    return { steps, every, between: Math.floor((steps - 1) / every), evaluations }
+    return { steps, every, between: Math.floor((steps - 1) / every) }
   }))
   const sum = (of: (phase: (typeof phases)[number]) => number): number => phases.reduce((total, phase) => total + of(phase), 0)
   const waitedFor = phases.length * (training.guard == null ? 1 : 2)
-  const evaluations = sum((p) => p.evaluations)
+  const evaluations = evaluationsOf({ plan, training })
   const seconds = {
     steps: sum((p) => p.steps) * secondsPerStep,
     // a save that is still being written when the next one is due is waited for
@@ -40,3 +38,11 @@ export const trainingTime = ({ plan, training, placement: { train } }: Pick<CptR
     seconds: { ...seconds, inAll: seconds.steps + seconds.saves + seconds.starts + (seconds.evaluations ?? 0) },
   }
 }
+
+/** How often a run's training scores its validation sets: at each phase's end, and after each `validateEverySteps` before. */
+export const evaluationsOf = ({ plan, training: { globalBatchTokens, validateEverySteps } }: Pick<CptRunSpec, 'plan' | 'training'>): number =>
+  plan.reduce((sum, stage) => {
+    const steps = trainedTokensOf(stage, globalBatchTokens) / stage.rounds / globalBatchTokens
+    // the last step is measured by the end of the phase
+    return sum + stage.rounds * (1 + (validateEverySteps === undefined ? 0 : Math.floor((steps - 1) / validateEverySteps)))
+  }, 0)

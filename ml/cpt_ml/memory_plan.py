@@ -22,6 +22,7 @@ from cpt_ml.cross_entropy import CPU_LOGITS, GPU_LOGITS
 from cpt_ml.errors import BadRequest
 from cpt_ml.llama import LlamaConfig
 from cpt_ml.mfu import FORMULA, TERA, flops_per_token, peak_flops, total_parameters
+from cpt_ml.special_tokens import vocabulary_size
 from cpt_ml.store import Json
 
 FP32 = 4
@@ -250,10 +251,15 @@ class PlanRequest:
     `model` is a folder with a config.json. `ranks` processes train, one a device; `device` is the name of a GPU as
     torch gives it, or "cpu". `device_bytes` is the memory of one device (of a CPU: what a process may use), None if
     unknown. `peak_tflops` is the peak of one device where its owner states it, instead of the table in mfu.py.
+    `tokenizer`: a tokenizer.json that takes the place of the model's; rows are padded to `vocabulary_multiple_of`.
+    `evaluated_tokens`: what all evaluations of the training score together.
     """
 
     model: str
+    tokenizer: str | None
+    vocabulary_multiple_of: int
     tokens: int
+    evaluated_tokens: int
     sequence_tokens: int
     global_batch_tokens: int
     batch_tokens: int
@@ -327,6 +333,9 @@ def advice(c: LlamaConfig, layout: Layout, device_bytes: int) -> list[str]:
 def plan(request: PlanRequest) -> Json:
     """Memory by part, whether it fits and what to change, speed and time at an assumed MFU where a peak is known."""
     c = LlamaConfig.read(Path(request.model))
+    if request.tokenizer is not None:
+        multiple = request.vocabulary_multiple_of
+        c = replace(c, vocabulary=-(-vocabulary_size(Path(request.tokenizer)) // multiple) * multiple)
     layout = layout_of(request)
     memory = memory_of(c, layout)
     sequences = request.global_batch_tokens // request.sequence_tokens
@@ -337,8 +346,14 @@ def plan(request: PlanRequest) -> Json:
     speed = None if peak is None else request.assumed_mfu * peak * layout.ranks / flops
     fits = None if request.device_bytes is None else memory.total <= request.device_bytes
     most, least = -(-sequences // layout.ranks), sequences // layout.ranks
+
+    def hours(tokens: float) -> float | None:
+        return None if speed is None else tokens / speed / 3600
+
+    forward_alone = request.evaluated_tokens / 3
     return {
         "parameters": total_parameters(c),
+        "vocabulary": c.vocabulary,
         "steps": steps,
         "tokens": steps * request.global_batch_tokens,
         "globalBatchTokens": request.global_batch_tokens,
@@ -366,7 +381,8 @@ def plan(request: PlanRequest) -> Json:
         "peakFlops": peak,
         "assumedMfu": request.assumed_mfu,
         "tokensPerSecond": speed,
-        "hours": None if speed is None else request.tokens / speed / 3600,
+        "hours": hours(request.tokens + forward_alone),
+        "evaluationHours": hours(forward_alone),
     }
 
 

@@ -46,9 +46,10 @@ ALONE = Layout(
     shard=1, replicas=1, micro_batch=2, sequence_tokens=128, dtype="float32", checkpoint_every=0, gpu=False
 )  # fmt: skip
 LLAMA_8B = PlanRequest(
-    model=str(SHAPES / "llama-3-8b"), tokens=10_000_000_000, sequence_tokens=8192, global_batch_tokens=1_048_576,
-    batch_tokens=8192, dtype="bfloat16", ranks=8, replicas=1, checkpoint_every=2, device="NVIDIA H100 80GB HBM3",
-    device_bytes=80 * GB, assumed_mfu=0.4, peak_tflops=None, document_masking=False,
+    model=str(SHAPES / "llama-3-8b"), tokenizer=None, vocabulary_multiple_of=1, tokens=10_000_000_000,
+    evaluated_tokens=0, sequence_tokens=8192, global_batch_tokens=1_048_576, batch_tokens=8192, dtype="bfloat16",
+    ranks=8, replicas=1, checkpoint_every=2, device="NVIDIA H100 80GB HBM3", device_bytes=80 * GB, assumed_mfu=0.4,
+    peak_tflops=None, document_masking=False,
 )  # fmt: skip
 LLAMA_70B = replace(LLAMA_8B, model=str(SHAPES / "llama-3-70b"), ranks=64, checkpoint_every=1)
 
@@ -322,9 +323,10 @@ def test_the_command_answers_a_request_and_an_error_in_json() -> None:
         return done.returncode, json.loads(done.stdout)
 
     camel = {
-        "model": LLAMA_8B.model, "tokens": 1_048_576, "sequenceTokens": 8192, "globalBatchTokens": 1_048_576,
-        "batchTokens": 8192, "dtype": "bfloat16", "ranks": 8, "replicas": 1, "checkpointEvery": 2, "device": "cpu",
-        "deviceBytes": None, "assumedMfu": 0.4, "peakTflops": None, "documentMasking": True,
+        "model": LLAMA_8B.model, "tokenizer": None, "vocabularyMultipleOf": 1, "tokens": 1_048_576,
+        "evaluatedTokens": 0, "sequenceTokens": 8192, "globalBatchTokens": 1_048_576, "batchTokens": 8192,
+        "dtype": "bfloat16", "ranks": 8, "replicas": 1, "checkpointEvery": 2, "device": "cpu", "deviceBytes": None,
+        "assumedMfu": 0.4, "peakTflops": None, "documentMasking": True,
     }  # fmt: skip
     code, answer = ask(json.dumps(camel))
     assert code == 0

@@ -32,6 +32,7 @@ export const planWords = (spec: Pick<CptRunSpec, 'name' | 'base' | 'training'>, 
     verdict(plan),
     ...plan.advice.map((line) => `    ${line}`),
     time(plan),
+    evaluating(plan),
   ]
   return lines.join('\n')
 }
@@ -49,3 +50,8 @@ const time = ({ tokensPerSecond, hours, assumedMfu, peakFlops, flopsPerToken }: 
   tokensPerSecond === null || hours === null || peakFlops === null
     ? '  time: unknown, no peak of this device is known (placement.train.peakTflops states one)'
     : `  at an assumed MFU of ${(100 * assumedMfu).toFixed(0)} % of ${tflops(peakFlops)} TFLOP/s: ${quantity(tokensPerSecond)} tokens/s, ${span(hours)} (${(flopsPerToken / 1e9).toFixed(2)} GFLOP a token)`
+
+const evaluating = ({ evaluations, evaluationHours, hours }: TrainingPlan): string =>
+  evaluationHours === null || hours === null ? `  evaluations: ${evaluations}`
+  : evaluationHours === 0 ? `  without ${evaluations} evaluations (--evaluation-tokens <n> counts them)`
+  : `  of it ${evaluations} evaluations: ${span(evaluationHours)}`

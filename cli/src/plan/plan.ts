@@ -13,6 +13,7 @@ export interface PlanFlags {
   device?: DeviceName
   mfu: number
   peakTflops?: number
+  evaluationTokens?: number
   json?: boolean
   state?: string
 }
@@ -23,7 +24,7 @@ export const plan = async (file: string | undefined, flags: PlanFlags): Promise<
   const config = readConfig({ stateDir: flags.state })
   const spec = await completed(config, input)
   const device = flags.device ?? usualDevice(spec)
-  const made = await planned(config, spec, { device: devices[device], mfu: flags.mfu, peakTflops: flags.peakTflops ?? null })
+  const made = await planned(config, spec, { device: devices[device], mfu: flags.mfu, peakTflops: flags.peakTflops ?? null, evaluationTokens: flags.evaluationTokens ?? null })
   process.stdout.write(flags.json === true ? `${JSON.stringify({ name: spec.name, device, ...made })}\n` : `${planWords(spec, device, made)}\n`)
   if (made.fits === false) process.exitCode = 1
 }
