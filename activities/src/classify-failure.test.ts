@@ -36,8 +36,8 @@ const macroF1 = (labelled: Case[]): { f1: number; confusion: string[] } => {
 }
 
 describe('what a job ended of', () => {
-  test('is told with a macro-F1 of at least 0.97 over 346 labelled endings of every class', () => {
-    expect(cases.length).toBeGreaterThanOrEqual(346)
+  test('is told with a macro-F1 of at least 0.97 over 350 labelled endings of every class', () => {
+    expect(cases.length).toBeGreaterThanOrEqual(350)
     expect(new Set(cases.map((c) => c.name)).size).toBe(cases.length)
     expect(new Set(cases.map((c) => c.label))).toEqual(new Set(Object.keys(failureClasses)))
     const { f1, confusion } = macroF1(cases)

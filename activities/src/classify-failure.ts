@@ -73,6 +73,12 @@ const allocationFailed = says(
   /malloc of size \d+ failed/, /Unable to allocate [\d.]+ [KMGT]i?B/, /memory allocation of \d+ bytes failed/, /: Cannot allocate memory( \(12\))?$/, /cudaHostAlloc/,
 )
 
+/** One task failed and srun ended the others, which slurmstepd writes of as it does of a person's scancel. */
+const srunEndedItsStep = ({ lines }: Evidence): boolean => {
+  const [ended, cancelled] = [/^srun: (\S+: )*Terminating (StepId=|job step )/, /\*\*\* STEP \S+ ON \S+ CANCELLED AT /].map((what) => lines.findIndex((line) => what.test(line)))
+  return ended !== undefined && cancelled !== undefined && ended >= 0 && ended < cancelled && !lines.some((line) => /\*\*\* JOB \S+ ON \S+ CANCELLED AT /.test(line))
+}
+
 /** A committed file of the store that is not there, in the words of the usual locales. */
 const committedFileGone = /^(?=.*(No such file or directory|nicht gefunden|Aucun fichier|No existe el|não encontrado|Нет такого файла|没有那个文件|そのような))(?=.*(data|commits|checkpoints)\/[0-9a-f]{2}\/[0-9a-f]{8,64})/
 
@@ -111,7 +117,7 @@ export const rules: readonly Rule[] = [
   ['the kernel killed it for memory', kernelKilled, 'host-memory'],
   ['the job knows it lacks memory', typed('OutOfMemory'), 'host-memory'],
   ['the disk or quota is full', either(typed('DiskFull'), says(/No space left on device|kein Speicherplatz|Plus d.espace|No queda espacio|没有空间/, /Errno 28\]/, /Disk quota exceeded/i, /Errno 122\]/, /\bENOSPC\b/, /\(QuotaExceeded\)/, /File too large$/, /StorageFull\b/, /\bdisk (is )?full\b/i, /minimum free drive threshold/, /(not enough|insufficient) (free )?(disk|storage) space/i, /Insufficient Storage/)), 'disk-full'],
-  ['slurm wrote that it was cancelled', says(/\*\*\* (JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ \*\*\*/), 'cancelled-outside'],
+  ['slurm wrote that it was cancelled', both(says(/\*\*\* (JOB|STEP) \S+ ON \S+ CANCELLED AT \S+ \*\*\*/), not(srunEndedItsStep)), 'cancelled-outside'],
   ['the machine’s processor lacks an instruction', either(signal('SIGILL'), says(/Illegal instruction/)), 'environment'],
   ['the environment lacks something', either(({ end }) => end.exitCode === 126 || end.exitCode === 127, says(
     /\b(ImportError|ModuleNotFoundError):/, /error while loading shared libraries/, /version `?GLIBC\S* not found/, /undefined symbol:/, /cannot open shared object file/,
