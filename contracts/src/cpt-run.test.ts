@@ -33,6 +33,13 @@ test('the best step can be taken only where steps are validated', () => {
   expect(problems({ validateEverySteps: 0 })).toEqual(['training.validateEverySteps'])
 })
 
+test('an engine that there is not is refused', () => {
+  const training = preset['training'] as Record<string, unknown>
+  const problems = (engine: string) => checkInput(CptRunSpec, { ...preset, training: { ...training, engine } }).problems?.map((p) => p.path)
+  expect(problems('fsdp2')).toBeUndefined()
+  expect(problems('torchtitan')).toEqual(['training.engine'])
+})
+
 test('a classifier is the same for all languages, but for those that have one of their own', () => {
   const given = { engine: 'encoder', model: 'samples:bert', epochs: 3, languages: { zh: { engine: 'fasttext' }, fr: { engine: 'encoder', model: 'samples:camembert' } } } as const
   expect(encoderOf(given, 'en')).toEqual({ engine: 'encoder', model: 'samples:bert', epochs: 3 })

@@ -8,7 +8,7 @@ import { Placement, type CostEstimate } from './job.ts'
 import { LabelBudget } from './label-topics.ts'
 import { Mixture, ReweightSettings } from './mixture.ts'
 import { partOf } from './part-of.ts'
-import { DecayShape, Guard, OptimizerSettings, Schedule, SchedulePart } from './train.ts'
+import { DecayShape, Engine, Guard, OptimizerSettings, Schedule, SchedulePart } from './train.ts'
 import { CustomTaxonomies, EncoderTraining, TaxonomyName, topicsOf } from './topics.ts'
 import { Count, Kind, Language, LearningRate, Name, Ratio, Seed, Sha256, Tokens } from './units.ts'
 
@@ -172,6 +172,7 @@ export const trainedTokensOf = ({ tokens, rounds }: Pick<PlanStage, 'tokens' | '
   rounds * Math.floor(tokens / rounds / globalBatchTokens) * globalBatchTokens
 
 const TrainingSpec = z.strictObject({
+  engine: Engine.optional(),
   sequenceTokens: z.int().min(8),
   globalBatchTokens: z.int().min(8),
   schedule: Schedule.shape.shape,

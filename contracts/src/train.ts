@@ -4,6 +4,9 @@ import { PerplexityMeasurement, ValidationSettings } from './evaluate-perplexity
 import { stage } from './stage.ts'
 import { Count, LearningRate, Ratio, Seed, Steps, Tokens } from './units.ts'
 
+/** What carries a phase out. Two engines round differently, so it is identity; absent: fsdp2, so far the only one. */
+export const Engine = z.enum(['fsdp2'])
+
 export const DecayShape = z.enum(['one-minus-sqrt', 'linear', 'cosine'])
 
 /**
@@ -76,6 +79,7 @@ export const TrainStart = z.discriminatedUnion('kind', [
  * checkpoint interval and thread count are placement: same meaning, on record in the checkpoints' numerics fingerprint.
  */
 export const TrainRequest = z.strictObject({
+  engine: Engine.optional(),
   start: TrainStart,
   plan: ArtifactRef,
   tokenizer: ArtifactRef,

@@ -1,5 +1,7 @@
 """train: one phase over one immutable token plan, to a model folder, a checkpoint to go on from, and a loss curve.
 
+ENGINES has what carries a request out: docs/architecture.md, Training, says what another one needs.
+
 One process or several (parallel.py), each on a GPU if there is one, else on `placement.threads` CPU threads. With
 unchanged numerics (numerics.py) a phase killed any number of times ends with the bits of an undisturbed one: all that
 decides the next step is in the last committed checkpoint, and a step depends on nothing else. Shape suffixes: B
@@ -11,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -78,6 +80,7 @@ class FromCheckpoint:
 class TrainRequest:
     """contracts/src/train.ts."""
 
+    engine: Literal["fsdp2"] | None
     start: FromModel | FromCheckpoint
     plan: ArtifactRef
     tokenizer: ArtifactRef
@@ -111,6 +114,11 @@ def run(job: Job) -> None:
     with a guard when that or a spike repeats (amendments.py); Stopped or Orphaned after saving, when told to leave.
     """
     request = contract.parse(TrainRequest, job.request)
+    ENGINES[request.engine or "fsdp2"](job, request)
+
+
+def train_with_fsdp2(job: Job, request: TrainRequest) -> None:
+    """PyTorch alone: plain tensors on one process, FSDP2 over several."""
     job.beat("load", 0, request.token_budget, "tokens")
     device = numerics.prepare(job.threads, request.seed)
     world = open_world(job, device)
@@ -148,6 +156,9 @@ def run(job: Job) -> None:
     )  # fmt: skip
     _train(job, request, stream, state, chain, validation, micro_batch, device)
     finish_phase(job, request, state, chain, validation, start_folder)
+
+
+ENGINES: dict[str, Callable[[Job, TrainRequest], None]] = {"fsdp2": train_with_fsdp2}
 
 
 def verified_folder(job: Job, world: World, ref: ArtifactRef) -> Path:

@@ -189,6 +189,13 @@ def test_the_loss_goes_down_and_the_model_folder_opens_with_transformers(workben
     assert all(s["nllPerByte"] * s["bytes"] == pytest.approx(s["nllPerToken"] * s["tokens"]) for s in strata)
 
 
+def test_the_engine_by_its_name_is_the_one_that_trains_where_none_is_named(workbench: Workbench) -> None:
+    request = train_request(workbench, make_plan(workbench, BUDGET), BUDGET)
+    found = [workbench.run("train", r) for r in (request, {**request, "engine": "fsdp2"})]
+    assert found[0]["model"]["uri"] != found[1]["model"]["uri"]
+    assert found[0]["weightsSha256"] == found[1]["weightsSha256"]
+
+
 def test_two_phases_continue_as_one(workbench: Workbench) -> None:
     budget = 128 * 6
     plan = make_plan(workbench, budget)
@@ -228,6 +235,7 @@ def test_a_phase_that_diverges_stops_before_anything_bad_is_saved(
         ({"tokenBudget": BUDGET + 128}, r"the plan has 1537 tokens, expected tokenBudget \+ 1 = 1665"),
         ({"globalBatchTokens": 120}, "no multiple of sequenceTokens"),
         ({"globalBatchTokens": 1024}, "not a whole number of global batches"),
+        ({"engine": "torchtitan"}, r"request\.engine: expected one of \['fsdp2'\]"),
         ({"seed": "x", "colour": 1}, r"request\.colour: unknown key.*request\.seed: expected int"),
     ],
 )

@@ -63,6 +63,7 @@ export const cptRound = async (run: Run, resolved: ResolvedRun, setting: RoundSe
   }, { placement: spec.placement.data, note: (r) => `${r.numPieces} pieces of ${r.numDocs} documents, at most ${Math.ceil(r.maxOffShareTokens)} tokens off share` })
 
   const trained = await run.stage(at('train'), 'train', {
+    ...(spec.training.engine === undefined ? {} : { engine: spec.training.engine }),
     start: before.start,
     plan,
     tokenizer,
