@@ -17,6 +17,7 @@ from test_train_kills import DEADLINE_SECONDS, Processes
 from tiny import make_plan, train_request
 
 from cpt_ml.job import Job
+from cpt_ml.parallel import IMPORTED
 from cpt_ml.store import Json
 
 STEPS = 10
@@ -26,22 +27,22 @@ KILLS_AT = (1, 6)
 
 @pytest.fixture(scope="module")
 def processes(s3: S3Server) -> Iterator[Processes]:
-    p = Processes()
+    p = Processes(*IMPORTED)
     yield p
     p.close()
 
 
 class Phase:
-    """One phase on a store; each attempt is another process."""
+    """One phase on a store; each attempt is another process, or as many as `count` says."""
 
-    def __init__(self, bench: Workbench, request: Json, processes: Processes) -> None:
-        self.bench, self.request, self.processes = bench, request, processes
+    def __init__(self, bench: Workbench, request: Json, processes: Processes, count: int = 1) -> None:
+        self.bench, self.request, self.processes, self.count = bench, request, processes, count
         self.attempts: list[Job] = []
         of = fingerprint("train", request)
         self.checkpoints = f"checkpoints/{of[:2]}/{of}/"
 
     def start(self) -> int:
-        job = self.bench.job("train", self.request, checkpointEverySteps=1)
+        job = self.bench.job("train", self.request, checkpointEverySteps=1, processesPerNode=self.count)
         job.spec["attempt"] = len(self.attempts) + 1
         self.attempts.append(job)
         return self.processes.start(job)
@@ -69,18 +70,19 @@ def copy(source: Place, target: Place) -> None:
         target.backend.put_if_absent(key, source.backend.get(key) or b"")
 
 
+@pytest.mark.parametrize("count", [1, 2])
 def test_a_training_on_s3_killed_again_and_again_ends_with_the_weights_of_an_undisturbed_one(
-    s3: S3Server, tmp_path: Path, processes: Processes
+    s3: S3Server, tmp_path: Path, processes: Processes, count: int
 ) -> None:
     place, other = s3_place(s3), s3_place(s3)
     bench = Workbench(tmp_path, place.root)
     request = train_request(bench, make_plan(bench, BUDGET), BUDGET)
     copy(place, other)
-    undisturbed = Phase(bench, request, processes)
+    undisturbed = Phase(bench, request, processes, count)
     assert processes.wait(undisturbed.start()) == 0
 
     bench.roots["store"] = other.root
-    phase = Phase(bench, request, processes)
+    phase = Phase(bench, request, processes, count)
     for target in KILLS_AT:
         pid = phase.start()
         phase.wait_for_checkpoint(target)
