@@ -30,8 +30,8 @@ from cpt_ml.errors import BadRequest, JobFailure, Superseded, TryAgain
 from cpt_ml.failpoint import failpoint
 from cpt_ml.in_threads import in_threads
 from cpt_ml.job import Job
+from cpt_ml.part_names import part_of
 from cpt_ml.store import Attempt, Json
-from cpt_ml.tensor_files import part_of
 from cpt_ml.world import ALONE, World
 
 RECORD_NAME = re.compile(r"\d{3}-\d{6}")

@@ -8,7 +8,6 @@ safetensors: torch.distributed.checkpoint costs 3 s of a job's start and keeps i
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
@@ -23,7 +22,6 @@ from cpt_ml.world import ALONE, World
 
 FILE_BYTES = 5_000_000_000
 FOR_TORCH = {"format": "pt"}
-PART_NAME = re.compile(r"-(\d{5})-of-(\d{5})\.safetensors$")
 DTYPES = {torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
           torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL"}  # fmt: skip
 
@@ -32,17 +30,6 @@ def rows_of(length: int, part: int, parts: int) -> range:
     """Rows of a tensor of `length` rows that belong to one of so many parts; the last ones may be empty."""
     size = -(-length // parts)
     return range(min(length, part * size), min(length, (part + 1) * size))
-
-
-def part_name(name: str, part: int, parts: int) -> str:
-    """`model.safetensors`, or of several parts `model-00000-of-00002.safetensors`."""
-    return name if parts == 1 else name.replace(".safetensors", f"-{part:05d}-of-{parts:05d}.safetensors")
-
-
-def part_of(file_name: str) -> tuple[int, int] | None:
-    """Which part of how many a file is by its name (part_name), or None."""
-    found = PART_NAME.search(file_name)
-    return None if found is None else (int(found[1]), int(found[2]))
 
 
 class TensorRows:

@@ -22,11 +22,11 @@ from cpt_ml.errors import BadRequest
 from cpt_ml.in_threads import Tell, tell_nobody
 from cpt_ml.llama import Llama
 from cpt_ml.parallel import local, whole
+from cpt_ml.part_names import part_name
 from cpt_ml.store import Attempt, Json
 from cpt_ml.tensor_files import (
     FILE_BYTES,
     TensorRows,
-    part_name,
     rows_of,
     sizes_of,
     split_files,

@@ -16,8 +16,8 @@ from cpt_ml.durable_files import link_or_copy, sha256_file
 from cpt_ml.errors import BadRequest, StoreCorrupt, Superseded
 from cpt_ml.in_threads import in_threads
 from cpt_ml.job import Job
+from cpt_ml.part_names import part_name
 from cpt_ml.store import Attempt, Json, commit_key
-from cpt_ml.tensor_files import part_name
 from cpt_ml.world import World
 
 REQUEST = {"work": 1}
