@@ -36,6 +36,7 @@ def within(field: str, **change: Any) -> Callable[[Json], Json]:
 GUARD = {"windowSteps": 8, "spikeZ": 6.0, "minRise": 0.5, "skipSteps": 4, "maxAmendments": 2}
 # field of a request → what of it is another, the field that the refusal names, and what it says of both
 CHANGES: dict[str, tuple[Callable[[Json], Json], str, str]] = {
+    "engine": (lambda _: {"engine": "fsdp2"}, "engine", 'was absent, is "fsdp2"'),
     "start": (lambda r: {"start": {"kind": "model", "model": {**r["start"]["model"], "sha256": OTHER}}},
               "start.model.sha256", f'is "{OTHER}"'),
     "plan": (lambda r: {"plan": other(r, "plan")}, "plan.sha256", f'is "{OTHER}"'),
