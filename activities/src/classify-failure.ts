@@ -75,8 +75,9 @@ const allocationFailed = says(
 
 /** One task failed and srun ended the others, which slurmstepd writes of as it does of a person's scancel. */
 const srunEndedItsStep = ({ lines }: Evidence): boolean => {
-  const [ended, cancelled] = [/^srun: (\S+: )*Terminating (StepId=|job step )/, /\*\*\* STEP \S+ ON \S+ CANCELLED AT /].map((what) => lines.findIndex((line) => what.test(line)))
-  return ended !== undefined && cancelled !== undefined && ended >= 0 && ended < cancelled && !lines.some((line) => /\*\*\* JOB \S+ ON \S+ CANCELLED AT /.test(line))
+  const cancelled = lines.findIndex((line) => /\*\*\* STEP \S+ ON \S+ CANCELLED AT /.test(line))
+  const before = lines.slice(0, Math.max(0, cancelled))
+  return before.some((line) => /^srun: (\S+: )*Terminating (StepId=|job step )/.test(line)) && !lines.some((line) => /\*\*\* JOB \S+ ON \S+ CANCELLED AT /.test(line))
 }
 
 /** A committed file of the store that is not there, in the words of the usual locales. */

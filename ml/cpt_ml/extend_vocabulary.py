@@ -16,7 +16,7 @@ from cpt_ml import contract
 from cpt_ml.durable_files import sha256_file
 from cpt_ml.errors import BadRequest
 from cpt_ml.job import Job
-from cpt_ml.special_tokens import BOS_NAMES, EOS_NAMES, tokenizer_file
+from cpt_ml.special_tokens import BOS_NAMES, EOS_NAMES, padded_rows, tokenizer_file
 from cpt_ml.store import ArtifactRef, Json
 from cpt_ml.tensor_files import write_split
 from cpt_ml.weights import copy_companions, stored_weights, weights_sha256
@@ -115,7 +115,7 @@ def choose_rows(old: Any, new: Any, old_rows: int, method: str, multiple: int) -
     if beyond:
         raise BadRequest(f"extend-vocabulary: the model has {old_rows} rows, its tokenizer also {sorted(beyond)[:5]}")
     everything = sorted(set(known.values()))
-    size = -(-(1 + max(wanted.values())) // multiple) * multiple
+    size = padded_rows(1 + max(wanted.values()), multiple)
     sources: list[Sequence[int]] = [everything] * size
     copied = averaged = 0
     for token, i in wanted.items():

@@ -22,7 +22,7 @@ from cpt_ml.cross_entropy import CPU_LOGITS, GPU_LOGITS
 from cpt_ml.errors import BadRequest
 from cpt_ml.llama import LlamaConfig
 from cpt_ml.mfu import FORMULA, TERA, flops_per_token, peak_flops, total_parameters
-from cpt_ml.special_tokens import vocabulary_size
+from cpt_ml.special_tokens import padded_rows, vocabulary_size
 from cpt_ml.store import Json
 
 FP32 = 4
@@ -334,8 +334,8 @@ def plan(request: PlanRequest) -> Json:
     """Memory by part, whether it fits and what to change, speed and time at an assumed MFU where a peak is known."""
     c = LlamaConfig.read(Path(request.model))
     if request.tokenizer is not None:
-        multiple = request.vocabulary_multiple_of
-        c = replace(c, vocabulary=-(-vocabulary_size(Path(request.tokenizer)) // multiple) * multiple)
+        size = vocabulary_size(Path(request.tokenizer))
+        c = replace(c, vocabulary=padded_rows(size, request.vocabulary_multiple_of))
     layout = layout_of(request)
     memory = memory_of(c, layout)
     sequences = request.global_batch_tokens // request.sequence_tokens

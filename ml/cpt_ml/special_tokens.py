@@ -29,6 +29,11 @@ def special_token_id(tokenizer: Path, names: tuple[str, ...], setting: str) -> i
     )
 
 
+def padded_rows(size: int, multiple: int) -> int:
+    """Rows of an embedding for so many ids, up to the next multiple."""
+    return -(-size // multiple) * multiple
+
+
 def vocabulary_size(tokenizer: Path) -> int:
     """One more than the highest id that a tokenizer.json can give."""
     content = json.loads(tokenizer.read_bytes())

@@ -243,9 +243,9 @@ class Attempt:
     `tell` hears of files that are hashed or published.
     """
 
-    def __init__(self, store: Store, fingerprint: str, token: str, tell: Tell = tell_nobody) -> None:
+    def __init__(self, store: Store, fingerprint: str, token: str) -> None:
         self.store = store
-        self.tell = tell
+        self.tell: Tell = tell_nobody
         self._known: dict[tuple[int, ...], str] = {}
         self.fingerprint = fingerprint
         self.token = token
