@@ -147,8 +147,7 @@ export const localRunner = (settings: LocalRunnerSettings): JobRunner => {
         if (pids.length > 1) await appendFile(log, `${who} stands here:\n`)
         const before = await sizeOf(log)
         signalProcess(pid, 'SIGUSR1')
-        const deadline = performance.now() + 2_000
-        while ((await sizeOf(log)) === before && performance.now() < deadline) await delay(20)
+        await grown(log, before)
       }
     },
   }
@@ -170,5 +169,16 @@ const forMemory = async (started: Started | null): Promise<string> => {
 
 /** `ranks.json` of a job of several processes on this machine, rank 0 first. */
 const Ranks = z.object({ pids: z.array(z.int().positive()) })
+
+/** Once something was added to a file and no more comes (stacks are written word by word), after two seconds at most. */
+const grown = async (path: string, from: number): Promise<void> => {
+  const deadline = performance.now() + 2_000
+  for (let last = from; performance.now() < deadline;) {
+    await delay(20)
+    const now = await sizeOf(path)
+    if (now > from && now === last) return
+    last = now
+  }
+}
 
 const sizeOf = (path: string): Promise<number> => stat(path).then((s) => s.size, () => 0)
