@@ -74,7 +74,7 @@ test('a run takes the newest corpus of a name and makes nothing of it anew, thou
   const later = await startRun(system, 'commits', { ...rest, corpus: web })
   await stageIs(later, 'commit-corpus', 'done')
   const after = await startRun(system, 'after', { ...rest, corpus: { newest: 'web' } })
-  await stageIs(after, 'count-strata', 'done')
+  await stageIs(after, 'count-funnel', 'done')
   expect(await pageOf(after)).toContain('corpus web #2')
   expect(statesOf(await progressOf(after))).toMatchObject(allReused)
   for (const open of [later, after]) {
