@@ -28,7 +28,8 @@ from cpt_ml.parallel import IMPORTED, local, open_world
 from cpt_ml.phase_validation import model_to_measure
 from cpt_ml.saving import Saver
 from cpt_ml.store import ArtifactRef, Json
-from cpt_ml.train import TrainRequest, Wishes, build_model, micro_batch_of, train_step, verified_folder
+from cpt_ml.train import Wishes, build_model, micro_batch_of, train_step, verified_folder
+from cpt_ml.train_request import TrainRequest
 from cpt_ml.train_state import SaveRhythm, TrainState
 
 PARALLEL = IMPORTED

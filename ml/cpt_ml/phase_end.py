@@ -10,7 +10,6 @@ import json
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cpt_ml.amendments import check_ledger
 from cpt_ml.checkpoint_chain import CheckpointChain
@@ -19,12 +18,10 @@ from cpt_ml.errors import Diverged
 from cpt_ml.job import Job
 from cpt_ml.phase_validation import PhaseValidation, best_of
 from cpt_ml.store import Attempt, Json
+from cpt_ml.train_request import TrainRequest
 from cpt_ml.train_state import MODEL, TrainState, read_folder_amendments, write_folder, write_saved_model
 from cpt_ml.validation import write_measurement
 from cpt_ml.weights import copy_companions, weights_sha256
-
-if TYPE_CHECKING:
-    from cpt_ml.train import TrainRequest
 
 
 @dataclass(frozen=True)

@@ -16,16 +16,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from cpt_ml import contract, numerics
-from cpt_ml.adamw import AdamW, OptimizerSettings
+from cpt_ml.adamw import AdamW
 from cpt_ml.amendments import Amendment
 from cpt_ml.checkpoint_chain import CheckpointChain
-from cpt_ml.divergence import GuardSettings, LossWatch, UnfitStep
+from cpt_ml.divergence import LossWatch, UnfitStep
 from cpt_ml.errors import BadRequest, Diverged, JobFailure, Orphaned, Paused, Stopped
 from cpt_ml.failpoint import failpoint
 from cpt_ml.job import Job
@@ -37,11 +37,12 @@ from cpt_ml.phase_end import finish_phase
 from cpt_ml.phase_validation import PhaseValidation
 from cpt_ml.plan_documents import documents_between
 from cpt_ml.saving import Saver
-from cpt_ml.schedule import Schedule, step_learning_rate
+from cpt_ml.schedule import step_learning_rate
 from cpt_ml.special_tokens import tokenizer_file, vocabulary_size
 from cpt_ml.store import ArtifactRef, Json
 from cpt_ml.tensor_files import split_files
 from cpt_ml.token_stream import TokenStream, targets_within
+from cpt_ml.train_request import FromCheckpoint, FromModel, TrainRequest
 from cpt_ml.train_state import (
     OPTIMIZER,
     SaveRhythm,
@@ -50,60 +51,12 @@ from cpt_ml.train_state import (
     read_folder_steps,
     restore_tensors,
 )
-from cpt_ml.validation import ValidationSettings
 from cpt_ml.weights import weight_files
 from cpt_ml.world import World, agreed_reason, stop_flags
 
 # what several processes need: imported before they are forked (job.py)
 PARALLEL = IMPORTED
 NAMED_DOCUMENTS = 10
-
-
-@dataclass(frozen=True)
-class FromModel:
-    """A Hugging Face folder, with a fresh optimizer."""
-
-    kind: Literal["model"]
-    model: ArtifactRef
-
-
-@dataclass(frozen=True)
-class FromCheckpoint:
-    """The `checkpoint/` folder of an earlier phase."""
-
-    kind: Literal["checkpoint"]
-    checkpoint: ArtifactRef
-    optimizer: Literal["keep", "reset"]
-
-
-@dataclass(frozen=True)
-class TrainRequest:
-    """contracts/src/train.ts."""
-
-    engine: Literal["fsdp2"] | None
-    start: FromModel | FromCheckpoint
-    plan: ArtifactRef
-    tokenizer: ArtifactRef
-    token_budget: int
-    sequence_tokens: int
-    global_batch_tokens: int
-    schedule: Schedule
-    optimizer: OptimizerSettings
-    dtype: Literal["float32", "bfloat16"]
-    seed: int
-    validation: ValidationSettings
-    document_masking: bool | None
-    guard: GuardSettings | None
-    validate_every_steps: int | None
-
-    @property
-    def sequences(self) -> int:
-        """Sequences of a global batch."""
-        return self.global_batch_tokens // self.sequence_tokens
-
-    @property
-    def steps(self) -> int:
-        return self.token_budget // self.global_batch_tokens
 
 
 def run(job: Job) -> None:

@@ -33,7 +33,7 @@ from cpt_ml.score_ppl import ScorePplRequest
 from cpt_ml.score_quality import ScoreQualityRequest
 from cpt_ml.synthesize_qa import SynthesizeQaRequest
 from cpt_ml.tokenize import TokenizeRequest
-from cpt_ml.train import FromModel, TrainRequest
+from cpt_ml.train_request import FromModel, TrainRequest
 from cpt_ml.train_topic_classifier import TrainTopicClassifierRequest
 
 REQUESTS: dict[str, type[Any]] = {

@@ -19,6 +19,7 @@ from cpt_ml import train
 from cpt_ml.errors import BadRequest, Stopped
 from cpt_ml.parallel import IMPORTED
 from cpt_ml.store import Json
+from cpt_ml.train_request import TrainRequest
 
 STEPS = 12
 BUDGET = 128 * STEPS
@@ -56,7 +57,7 @@ CHANGES: dict[str, tuple[Callable[[Json], Json], str, str]] = {
 
 
 def test_every_field_of_a_request_is_among_the_changes() -> None:
-    names = [f.name.split("_") for f in dataclasses.fields(train.TrainRequest)]
+    names = [f.name.split("_") for f in dataclasses.fields(TrainRequest)]
     assert {n[0] + "".join(w.capitalize() for w in n[1:]) for n in names} == CHANGES.keys()
 
 

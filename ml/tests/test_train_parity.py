@@ -24,6 +24,7 @@ from cpt_ml.errors import BadData, StoreCorrupt
 from cpt_ml.llama import Llama
 from cpt_ml.store import Json
 from cpt_ml.token_stream import Ids, TokenStream
+from cpt_ml.train_request import TrainRequest
 from cpt_ml.train_state import TrainState
 from cpt_ml.weights import read_weights
 
@@ -135,7 +136,7 @@ def test_checkpoints_some_steps_apart_share_no_tensor_file(peer: Peer) -> None:
 
 
 def end_early(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train.TrainRequest, "steps", property(lambda _: STEPS - 1))
+    monkeypatch.setattr(TrainRequest, "steps", property(lambda _: STEPS - 1))
 
 
 def pass_over_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from cpt_ml.adamw import AdamW
 from cpt_ml.llama import Llama, LlamaConfig, load_llama
 from cpt_ml.store import Json
 from cpt_ml.token_stream import Ids
+from cpt_ml.train_request import TrainRequest
 from cpt_ml.train_state import TrainState, write_model
 
 
@@ -81,7 +82,7 @@ class MemoryStream:
         return np.stack([tokens[i * length : (i + 1) * length + 1] for i in range(count)])
 
 
-def make_request(size: Size, dtype: str, steps: int) -> train.TrainRequest:
+def make_request(size: Size, dtype: str, steps: int) -> TrainRequest:
     """A phase of so many steps with warm-up and decay; what it refers to is never opened."""
     batch = size.tokens * size.sequences
     nothing = {"uri": "files:none", "sha256": "0" * 64, "bytes": 0}
@@ -93,16 +94,16 @@ def make_request(size: Size, dtype: str, steps: int) -> train.TrainRequest:
         "optimizer": {"beta1": 0.9, "beta2": 0.95, "epsilon": 1e-8, "weightDecay": 0.1, "clipNorm": 1.0},
         "validation": {"sets": nothing, "windowTokens": size.tokens, "maxTokensPerDoc": size.tokens}, "dtype": dtype,
     }  # fmt: skip
-    return contract.parse(train.TrainRequest, asked)
+    return contract.parse(TrainRequest, asked)
 
 
-def new_state(folder: Path, device: str, request: train.TrainRequest) -> TrainState:
+def new_state(folder: Path, device: str, request: TrainRequest) -> TrainState:
     """A phase before its first step."""
     model = load_llama(folder, device=device)
     return TrainState(model, AdamW(model.named_parameters(), request.optimizer))
 
 
-def take_steps(state: TrainState, request: train.TrainRequest, size: Size, device: str, until: int) -> list[Json]:
+def take_steps(state: TrainState, request: TrainRequest, size: Size, device: str, until: int) -> list[Json]:
     """Steps of the trainer up to step `until`, micro-batches of 4 sequences; returns the lines of the curve."""
     stream: Any = MemoryStream(size, request.steps)
     return [train.train_step(request, stream, state, 4, device)[0] for _ in range(until - state.step)]
