@@ -76,9 +76,10 @@ class PhaseValidation:
                 world.check_stop(self.job)
 
         model = model_to_measure(self.state, self.dtype, self.device)
-        rows = self._sets.score(model, self.device, self.job.placement["batchTokens"], beat, world)
-        reshard(self.state.model, world)
-        return rows
+        try:
+            return self._sets.score(model, self.device, self.job.placement["batchTokens"], beat, world)
+        finally:  # a job that is told to leave in here saves the state yet
+            reshard(self.state.model, world)
 
     def line(self, rows: Sequence[Json]) -> Json:
         """The line of validation.jsonl for the step at hand."""

@@ -449,6 +449,24 @@ def test_two_processes_told_to_leave_while_a_save_is_in_flight_commit_it_and_go_
     assert run.is_undisturbed()
 
 
+@pytest.mark.parametrize("save_every", [1, 100], ids=["saved-before", "first-save"])
+def test_two_processes_told_to_leave_while_they_validate_on_their_way_save_what_they_trained(
+    run: Run, save_every: int
+) -> None:
+    sets = make_validation(run.bench, 100)
+    run.request = {**run.request, "validation": {**run.request["validation"], "sets": sets}, "validateEverySteps": 3}
+    run.placement |= {"batchTokens": 64, "checkpointEverySteps": save_every}
+    assert signal_while(run, lambda: run.phase_of_beat() == "validate", signal.SIGUSR2, 1) == 75, end_of(run)
+    assert end_of(run)["endClass"] == "stopped"
+    assert json.loads(run.checkpoints[-1].read_bytes())["step"] == 3
+    assert run.finish() == 0
+    told_to_leave = run.result()
+    assert [r["step"] for r in told_to_leave["restarts"]] == [3]
+    forget(run)
+    assert run.finish() == 0
+    assert {k: run.result()[k] for k in KEPT} == {k: told_to_leave[k] for k in KEPT}
+
+
 def test_two_processes_told_to_leave_while_they_validate_do_not_train_again(run: Run) -> None:
     run.request = {**run.request, "validation": {**run.request["validation"], "sets": make_validation(run.bench, 100)}}
     run.placement["batchTokens"] = 64
@@ -458,10 +476,17 @@ def test_two_processes_told_to_leave_while_they_validate_do_not_train_again(run:
     records = [p.read_bytes() for p in run.checkpoints]
     assert run.finish() == 0
     assert [p.read_bytes() for p in run.checkpoints] == records
-    stopped, fingerprint = run.result(), run.attempts[-1].fingerprint
-    for folder in ("commits", "checkpoints"):
-        for path in (run.bench.folder / "store" / folder / fingerprint[:2]).rglob("*.json"):
-            path.unlink()
+    stopped = run.result()
+    forget(run)
     assert run.finish() == 0
-    kept = ("model", "checkpoint", "curve", "weightsSha256", "finalLoss", "measurement")
-    assert {k: run.result()[k] for k in kept} == {k: stopped[k] for k in kept}
+    assert {k: run.result()[k] for k in KEPT} == {k: stopped[k] for k in KEPT}
+
+
+KEPT = ("model", "checkpoint", "curve", "weightsSha256", "finalLoss", "measurement")
+
+
+def forget(run: Run) -> None:
+    """Leaves nothing of a training to the next attempt, which is then undisturbed."""
+    for folder in ("commits", "checkpoints"):
+        for path in (run.bench.folder / "store" / folder / run.attempts[-1].fingerprint[:2]).rglob("*.json"):
+            path.unlink()
