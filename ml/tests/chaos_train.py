@@ -1,8 +1,9 @@
 """Random kills of a real training: signals, points, moments and victims by seed, over one process or several.
 
-`python tests/chaos_train.py --kills 200 --seed 1 --processes 2 [--kinds power,TERM] [--points checkpoint-written]
-[--plant NAME] [--rows FILE]`. Each training is killed until it ends; then its weights, curve and ledger must be those
-of the undisturbed one. After every kill each visible record must be whole and no committed step gone. Beside signals
+`python tests/chaos_train.py --kills 200 --seed 1 --processes 2 [--validate-every 7] [--kinds power,TERM]
+[--points checkpoint-written] [--plant NAME] [--rows FILE]`. Each training is killed until it ends; then its weights,
+curve and ledger must be those of the undisturbed one, and where it is validated on its way each measurement and the
+best step's model. After every kill each visible record must be whole and no committed step gone. Beside signals
 there is `failpoint` (SIGKILL at a named place) and `power`: all processes SIGKILLed, and what was never fsynced lost.
 """
 
@@ -40,9 +41,12 @@ BATCH = 128
 KINDS = ("KILL", "KILL", "power", "TERM", "USR2", "failpoint")
 FAILPOINTS = (
     "checkpoint-begun", "checkpoint-files", "checkpoint-durable", "checkpoint-written", "checkpoint-recorded",
-    "checkpoint-pruned", "commit-written", "committed", "end-written", "job-started",
+    "checkpoint-pruned", "commit-written", "committed", "end-written", "job-started", "validated",
 )  # fmt: skip
-SAME = ("model", "checkpoint", "curve", "weightsSha256", "finalLoss", "measurement")
+SEVERAL_TIMES = ("checkpoint-", "validated")
+SAME = ("model", "checkpoint", "curve", "weightsSha256", "finalLoss", "measurement", "validations", "best")
+# a rate that rises until it is too high: the frozen sets are best before the last step, so a phase leaves two models
+RISING = {"shape": "constant", "peakLr": 1.0, "minLr": 0.0, "decayTokens": 0}
 DEADLINE_SECONDS = 120.0
 POLL_SECONDS = 0.002
 
@@ -135,7 +139,7 @@ class Training:
     def unlike(self, undisturbed: Json) -> list[str]:
         """What of the committed result is not that of the undisturbed training, and what is left over."""
         result = self.result()
-        problems = [f"{k} differs from the undisturbed training's" for k in SAME if result[k] != undisturbed[k]]
+        problems = [f"{k} differs from the undisturbed training's" for k in SAME if result.get(k) != undisturbed.get(k)]
         curve = [json.loads(line) for line in self.attempts[-1].store.file(result["curve"]).read_bytes().splitlines()]
         try:
             check_ledger(curve, Amendments(), self.request["tokenBudget"], BATCH)
@@ -171,10 +175,12 @@ class Undisturbed:
     seconds: float
 
     @staticmethod
-    def prepare(folder: Path, steps: int) -> tuple[Path, Json]:
+    def prepare(folder: Path, steps: int, validate_every: int | None = None) -> tuple[Path, Json]:
         """The store, and the request of a training in it."""
         bench = Workbench(folder)
-        return folder, train_request(bench, make_plan(bench, BATCH * steps), BATCH * steps)
+        validated = {"validateEverySteps": validate_every, "schedule": {**RISING, "warmupTokens": BATCH * steps}}
+        more = {} if validate_every is None else validated
+        return folder, train_request(bench, make_plan(bench, BATCH * steps), BATCH * steps, **more)
 
     @staticmethod
     def train(prepared: tuple[Path, Json], folder: Path, processes: int, jobs: Processes) -> Undisturbed:
@@ -207,6 +213,11 @@ class Chaos:
     def processes(self) -> int:
         return self.undisturbed.processes
 
+    @property
+    def validate_every(self) -> int:
+        """Steps between validations, 0 without any before the end."""
+        return self.undisturbed.request.get("validateEverySteps", 0)
+
     def go(self, kills: int, folder: Path, seconds: float = float("inf")) -> None:
         """Trains until so many kills have landed, each training to its end; stops at the first problem, and begins no
         training after so many seconds."""
@@ -229,8 +240,8 @@ class Chaos:
             kind = rng.choice(self.kinds) if self.kills < kills else "nothing"
             what = kind
             if kind == "failpoint":
-                point = rng.choice(self.points)
-                passes = rng.randint(1, 4) if point.startswith("checkpoint-") else 1
+                point = rng.choice([p for p in self.points if p != "validated" or self.validate_every])
+                passes = rng.randint(1, 4) if point.startswith(SEVERAL_TIMES) else 1
                 what = f"{point}, pass {passes}"
                 (training.failpoints / point).write_text(str(passes))
             before = training.last_commit()
@@ -273,6 +284,7 @@ class Chaos:
     def row(self, seconds: float) -> Json:
         """A row of chaos-train.json."""
         of = "one process" if self.processes == 1 else f"{self.processes} processes (gloo)"
+        of += f", validated every {self.validate_every} steps," if self.validate_every else ""
         kinds = ", ".join(f"{n} {k}" for k, n in sorted(self.by_kind.items()))
         holds = not self.problems
         return {
@@ -280,8 +292,8 @@ class Chaos:
             "ours": len(self.problems), "peer": None, "peerName": None, "ratio": None,
             "unit": f"of {self.kills} kills ({kinds}) over {self.trainings} trainings", "goal": "0", "holds": holds,
             "bound": f"0 of {self.kills}: < {3 / max(1, self.kills):.4f} (95 %)" if holds else None,
-            "processes": self.processes, "kills": self.kills, "byKind": self.by_kind, "trainings": self.trainings,
-            "seed": self.seed, "seconds": round(seconds),
+            "processes": self.processes, "validateEverySteps": self.validate_every, "kills": self.kills,
+            "byKind": self.by_kind, "trainings": self.trainings, "seed": self.seed, "seconds": round(seconds),
             "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
         }  # fmt: skip
 
@@ -312,11 +324,12 @@ def main() -> int:
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no training begins after them")
     parser.add_argument("--steps", type=int, default=40, help="of each training")
+    parser.add_argument("--validate-every", type=int, default=None, metavar="STEPS", help="the frozen sets on the way")
     parser.add_argument("--kinds", type=lambda s: s.split(","), default=KINDS, help=", ".join(dict.fromkeys(KINDS)))
     parser.add_argument("--points", type=lambda s: s.split(","), default=FAILPOINTS, help=", ".join(FAILPOINTS))
     parser.add_argument("--plant", choices=["", *PLANTS], default="", help="a bug that is to be caught")
     parser.add_argument(
-        "--rows", type=Path, default=None, help="file of rows; that of this number of processes is replaced"
+        "--rows", type=Path, default=None, help="file of rows; that of the same processes and validations is replaced"
     )
     given = parser.parse_args()
     if wrong := sorted({*given.kinds} - {*KINDS} | {*given.points} - {*FAILPOINTS}):
@@ -325,7 +338,7 @@ def main() -> int:
     jobs = Processes(*IMPORTED)
     with tempfile.TemporaryDirectory() as name, contextlib.closing(jobs):
         folder = Path(name)
-        prepared = Undisturbed.prepare(folder / "prepared", given.steps)
+        prepared = Undisturbed.prepare(folder / "prepared", given.steps, given.validate_every)
         undisturbed = Undisturbed.train(prepared, folder / "undisturbed", given.processes, jobs)
         say: Callable[[str], None] = lambda line: print(line, flush=True)  # noqa: E731
         say(f"undisturbed: {undisturbed.seconds:.1f} s, weights {undisturbed.result['weightsSha256'][:12]}")
@@ -337,7 +350,8 @@ def main() -> int:
         print(f"  {problem}")
     if given.rows:
         old: list[Json] = json.loads(given.rows.read_bytes()) if given.rows.exists() else []
-        rows = sorted([*(r for r in old if r["processes"] != row["processes"]), row], key=lambda r: r["processes"])
+        of: Callable[[Json], tuple[int, int]] = lambda r: (r["processes"], r.get("validateEverySteps", 0))  # noqa: E731
+        rows = sorted([*(r for r in old if of(r) != of(row)), row], key=of)
         given.rows.write_text(json.dumps(rows, indent=1) + "\n")
     return 1 if chaos.problems else 0
 

@@ -28,6 +28,13 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Json]:
 
 
 @pytest.fixture(scope="module")
+def validated(tmp_path_factory: pytest.TempPathFactory, jobs: Processes) -> Undisturbed:
+    """Measured on its way, and best before its end."""
+    prepared = Undisturbed.prepare(tmp_path_factory.mktemp("prepared-validated"), STEPS, 3)
+    return Undisturbed.train(prepared, tmp_path_factory.mktemp("undisturbed-validated"), 2, jobs)
+
+
+@pytest.fixture(scope="module")
 def undisturbed(
     tmp_path_factory: pytest.TempPathFactory, prepared: tuple[Path, Json], jobs: Processes
 ) -> dict[int, Undisturbed]:
@@ -43,6 +50,16 @@ def test_ten_random_kills_leave_no_trace(
     chaos.go(10, tmp_path)
     assert chaos.problems == []
     assert chaos.kills == sum(chaos.by_kind.values()) == 10
+
+
+def test_ten_random_kills_leave_no_trace_in_a_training_that_is_validated_on_its_way(
+    validated: Undisturbed, jobs: Processes, tmp_path: Path
+) -> None:
+    assert validated.result["best"]["step"] < STEPS
+    chaos = Chaos(validated, jobs, seed=1)
+    chaos.go(10, tmp_path)
+    assert chaos.problems == []
+    assert chaos.kills == 10
 
 
 @pytest.mark.parametrize(
