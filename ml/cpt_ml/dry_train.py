@@ -190,8 +190,7 @@ def _steps(  # noqa: PLR0917
             "train", state.step, request.steps, "steps", tokensPerSecond=request.global_batch_tokens / seconds,
             memoryPeakBytes=memory_peak_bytes(device), **line,
         )  # fmt: skip
-        if agreed.reason is not None:
-            job.check_stop(agreed.reason)
+        job.check_agreed(agreed.reason)
     if saver.in_flight:
         # a run has further steps to do meanwhile: the wait is no stall, the commit is
         saver.wait()

@@ -133,9 +133,15 @@ class Job:
         if self.world == 1:
             self.check_stop()
 
-    def check_stop(self, reason: str | None = None) -> None:
-        """Raises Stopped or Orphaned when the job should leave, or if a reason is given, which several agreed on."""
-        self._stop_reason = self._stop_reason or reason
+    def check_agreed(self, reason: str | None) -> None:
+        """check_stop for processes that leave together: None where they agreed to go on, though this one may have been
+        told to leave since."""
+        if reason is not None:
+            self._stop_reason = self._stop_reason or reason
+            self.check_stop()
+
+    def check_stop(self) -> None:
+        """Raises Stopped or Orphaned when the job should leave."""
         if self._stop_reason == "orphaned":
             raise Orphaned(f"{self.stage}: nobody renewed the lease for {self.spec['leaseSeconds']} s")
         if self._stop_reason == "time-limit":

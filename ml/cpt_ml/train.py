@@ -262,8 +262,7 @@ def _train(  # noqa: PLR0917
                 tokensPerSecond=speed, memoryPeakBytes=memory_peak_bytes(device), **({"mfu": mfu} if mfu else {}),
                 **line,
             )  # fmt: skip
-            if agreed.reason is not None:
-                job.check_stop(agreed.reason)
+            job.check_agreed(agreed.reason)
     except (Stopped, Orphaned):
         # raised between two steps alone, by all processes at the same one: the state is whole
         saver.finish()

@@ -103,9 +103,7 @@ class World:
         """Raises Stopped or Orphaned in all processes as soon as one of them was told to leave."""
         if self.size == 1:
             return job.check_stop()
-        reason = agreed_reason(self.sum(stop_flags(job)))
-        if reason is not None:  # what this process alone was told since then is for the next time
-            job.check_stop(reason)
+        job.check_agreed(agreed_reason(self.sum(stop_flags(job))))
 
 
 ALONE = World()

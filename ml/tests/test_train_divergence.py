@@ -262,12 +262,12 @@ def test_a_spiking_phase_told_to_stop_at_any_step_ends_with_the_same_bits(
         left = rng.randint(2, 12)
         check = job.check_stop
 
-        def stop_in_time(reason: str | None = None, check: Any = check) -> None:
+        def stop_in_time(check: Any = check) -> None:
             nonlocal left
             left -= 1
             if left == 0:
                 raise Stopped("train: told to stop (a test)")
-            check(reason)
+            check()
 
         job.check_stop = stop_in_time
         try:

@@ -199,11 +199,11 @@ class Stop:
         self.phase = phase
         self.beat(phase, *of, **more)
 
-    def in_time(self, reason: str | None = None) -> None:
+    def in_time(self) -> None:
         self.left -= 1
         if self.left == 0:
             raise Stopped("train: told to stop (a test)")
-        self.check(reason)
+        self.check()
 
 
 def test_a_phase_told_to_stop_at_any_moment_also_while_it_validates_has_each_line_once(
