@@ -178,8 +178,9 @@ class Undisturbed:
     def prepare(folder: Path, steps: int, validate_every: int | None = None) -> tuple[Path, Json]:
         """The store, and the request of a training in it."""
         bench = Workbench(folder)
-        validated = {"validateEverySteps": validate_every, "schedule": {**RISING, "warmupTokens": BATCH * steps}}
-        more = {} if validate_every is None else validated
+        more: Json = {}
+        if validate_every is not None:
+            more = {"validateEverySteps": validate_every, "schedule": {**RISING, "warmupTokens": BATCH * steps}}
         return folder, train_request(bench, make_plan(bench, BATCH * steps), BATCH * steps, **more)
 
     @staticmethod
@@ -334,6 +335,8 @@ def main() -> int:
     given = parser.parse_args()
     if wrong := sorted({*given.kinds} - {*KINDS} | {*given.points} - {*FAILPOINTS}):
         parser.error(f"{', '.join(wrong)}: kinds are {', '.join(KINDS[1:])}; points are {', '.join(FAILPOINTS)}")
+    if [*given.points] == ["validated"] and given.validate_every is None:
+        parser.error("--points validated: no training gets there without --validate-every STEPS")
     began = time.monotonic()
     jobs = Processes(*IMPORTED)
     with tempfile.TemporaryDirectory() as name, contextlib.closing(jobs):

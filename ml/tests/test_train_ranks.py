@@ -400,6 +400,17 @@ def forget_commits(run: Run) -> None:
     (run.bench.folder / "store" / "commits" / fingerprint[:2] / f"{fingerprint}.json").unlink()
 
 
+def check_against_anew(run: Run) -> None:
+    """The phase has ended with what an attempt ends with that finds nothing of it and that nobody disturbs."""
+    kept = ("model", "checkpoint", "curve", "weightsSha256", "finalLoss", "measurement")
+    found, fingerprint = run.result(), run.attempts[-1].fingerprint
+    for folder in ("commits", "checkpoints"):
+        for path in (run.bench.folder / "store" / folder / fingerprint[:2]).rglob("*.json"):
+            path.unlink()
+    assert run.finish() == 0
+    assert {k: run.result()[k] for k in kept} == {k: found[k] for k in kept}
+
+
 # --- told to leave at an awkward moment ---
 
 
@@ -460,11 +471,8 @@ def test_two_processes_told_to_leave_while_they_validate_on_their_way_save_what_
     assert end_of(run)["endClass"] == "stopped"
     assert json.loads(run.checkpoints[-1].read_bytes())["step"] == 3
     assert run.finish() == 0
-    told_to_leave = run.result()
-    assert [r["step"] for r in told_to_leave["restarts"]] == [3]
-    forget(run)
-    assert run.finish() == 0
-    assert {k: run.result()[k] for k in KEPT} == {k: told_to_leave[k] for k in KEPT}
+    assert [r["step"] for r in run.result()["restarts"]] == [3]
+    check_against_anew(run)
 
 
 def test_two_processes_told_to_leave_while_they_validate_do_not_train_again(run: Run) -> None:
@@ -476,17 +484,4 @@ def test_two_processes_told_to_leave_while_they_validate_do_not_train_again(run:
     records = [p.read_bytes() for p in run.checkpoints]
     assert run.finish() == 0
     assert [p.read_bytes() for p in run.checkpoints] == records
-    stopped = run.result()
-    forget(run)
-    assert run.finish() == 0
-    assert {k: run.result()[k] for k in KEPT} == {k: stopped[k] for k in KEPT}
-
-
-KEPT = ("model", "checkpoint", "curve", "weightsSha256", "finalLoss", "measurement")
-
-
-def forget(run: Run) -> None:
-    """Leaves nothing of a training to the next attempt, which is then undisturbed."""
-    for folder in ("commits", "checkpoints"):
-        for path in (run.bench.folder / "store" / folder / run.attempts[-1].fingerprint[:2]).rglob("*.json"):
-            path.unlink()
+    check_against_anew(run)
